@@ -1,0 +1,168 @@
+// Package sandbox is the contract between jetpack and whatever isolates pods:
+// an OCI runtime with namespaces on Linux, jails on FreeBSD.
+//
+// A pod is one isolation (processes, IPC, host name, network) in which several
+// apps run, each in its own root directory with its own mounts.
+//
+// Not for: where roots come from (internal/storage), what a manifest means
+// (runtime), choosing an engine (internal/platform).
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"os"
+	"syscall"
+
+	"github.com/containerd/console"
+)
+
+// Sentinels that engines return, wrapped with the operation and the object.
+var (
+	// ErrNotFound: there is no such pod or app.
+	ErrNotFound = errors.New("not found")
+	// ErrExists: a pod of that id exists.
+	ErrExists = errors.New("already exists")
+	// ErrCommandNotFound: the program, or the interpreter it names, is not in
+	// the app's root (exit code 127).
+	ErrCommandNotFound = errors.New("command not found")
+	// ErrCommandNotExecutable: the program is there and cannot be executed (126).
+	ErrCommandNotExecutable = errors.New("command cannot be executed")
+	// ErrNoWorkDir: the working directory is not there or is not a directory.
+	ErrNoWorkDir = errors.New("working directory does not exist")
+	// ErrUnsupported: the engine lacks the capability; Info says so beforehand.
+	ErrUnsupported = errors.New("not supported by this engine")
+	// ErrExited: the process to be signalled has ended.
+	ErrExited = errors.New("process has ended")
+)
+
+// Engine isolates pods. Implementations are safe for concurrent use.
+//
+// The process that creates a pod is its owner: it alone starts tasks in it and
+// waits for them. Where Info.DiesWithOwner holds, the end of the owner, by
+// SIGKILL too, ends every process of the pod. Destroy and List work from any
+// process, so that what a dead owner left can be removed.
+type Engine interface {
+	// Info names the engine and declares what it can do. It is constant.
+	Info() Info
+
+	// Create makes the isolation of a pod: its identity, network and mounts, but
+	// no process of an app. Roots exist and are mounted; mount targets exist in
+	// them (runtime made them, inside the root). On error nothing is left.
+	// Errors: ErrExists, ErrUnsupported.
+	Create(ctx context.Context, pod Pod) error
+
+	// Start starts a process in an app and returns when it runs, or with the
+	// reason why it cannot. Several processes may run in one app at a time; they
+	// share its root and mounts. Every process gets a session of its own, no
+	// descriptor above 2, umask 022, default signal dispositions, and is a
+	// child of nothing inside the pod. The end of ctx does not end the process.
+	// Errors: ErrNotFound (pod or app), ErrCommandNotFound,
+	// ErrCommandNotExecutable, ErrNoWorkDir, ErrUnsupported.
+	Start(ctx context.Context, podID string, p Process) (Task, error)
+
+	// Destroy ends every process of the pod with SIGKILL, undoes its mounts and
+	// network, and leaves nothing, also for a pod half made or left by a crash. It is
+	// idempotent: a pod that does not exist is fine.
+	Destroy(ctx context.Context, podID string) error
+
+	// List gives the ids of all pods of which anything exists, sorted, so that
+	// they can be reconciled with what ought to exist.
+	List(ctx context.Context) ([]string, error)
+}
+
+// Task is one process that Start started, with its descendants being none of
+// its business. Its methods are safe for concurrent use.
+type Task interface {
+	// Wait returns how the process ended, as often as it is asked. The end of
+	// ctx ends the waiting only.
+	Wait(ctx context.Context) (Exit, error)
+	// Signal sends a signal to the process. Errors: ErrExited.
+	Signal(ctx context.Context, sig syscall.Signal) error
+	// Console is the engine's side of the terminal, for reading, writing and
+	// resizing; nil unless Process.Terminal. The caller closes it after Wait.
+	Console() console.Console
+}
+
+// Info is what an engine says of itself.
+type Info struct {
+	// Name is the engine's name in reports: "oci".
+	Name string
+	// DiesWithOwner: the pod's processes end with the process that created it.
+	DiesWithOwner bool
+	// Isolates: processes are really confined (false for the fake).
+	Isolates bool
+	// HostNetwork: Pod.Network may be NetworkHost.
+	HostNetwork bool
+	// Terminal: Process.Terminal may be set.
+	Terminal bool
+}
+
+// Network is what of the network a pod sees.
+type Network string
+
+const (
+	// NetworkNone is a loopback interface of its own and nothing else.
+	NetworkNone Network = "none"
+	// NetworkHost is the host's network, unprotected.
+	NetworkHost Network = "host"
+)
+
+// Pod is what Create needs to know.
+type Pod struct {
+	ID       string // canonical UUID
+	Hostname string
+	Network  Network
+	Apps     []App
+}
+
+// App is an app's file system.
+type App struct {
+	Name     string // AC Name, unique in the pod
+	Root     string // absolute directory on the host
+	ReadOnly bool   // the root refuses writes; mounts have their own switch
+	Mounts   []Mount
+}
+
+// Mount binds a host directory or file into an app's root.
+type Mount struct {
+	Source    string // absolute on the host
+	Target    string // absolute inside the root, clean, free of symbolic links
+	ReadOnly  bool
+	Recursive bool // with what is mounted below the source
+}
+
+// Process is what Start needs to know.
+type Process struct {
+	App    string
+	Args   []string // Args[0] without a slash is searched in Env's PATH, inside the root
+	Env    []string // NAME=value, complete: nothing is inherited
+	Dir    string   // absolute inside the root, must exist
+	UID    uint32
+	GID    uint32
+	Groups []uint32 // supplementary
+
+	// Terminal gives the process a terminal of its own as descriptors 0, 1 and 2;
+	// Stdin, Stdout and Stderr are then nil. Otherwise they are the descriptors
+	// themselves, passed unchanged; nil is /dev/null.
+	Terminal              bool
+	Stdin, Stdout, Stderr *os.File
+}
+
+// Exit is how a process ended.
+type Exit struct {
+	Code    int            // meaningful when Signal is 0 and Unknown is false
+	Signal  syscall.Signal // the signal that killed it, or 0
+	Unknown bool           // nobody who could know was there (the owner died)
+}
+
+// Status is the exit code as shells report it: 128+N for signal N, 255 when unknown.
+func (e Exit) Status() int {
+	switch {
+	case e.Unknown:
+		return 255
+	case e.Signal != 0:
+		return 128 + int(e.Signal)
+	}
+	return e.Code
+}
