@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/containerd/console"
@@ -47,16 +48,18 @@ type Engine interface {
 	Info() Info
 
 	// Create makes the isolation of a pod: its identity, network and mounts, but
-	// no process of an app. Roots exist and are mounted; mount targets exist in
-	// them (runtime made them, inside the root). On error nothing is left.
-	// Errors: ErrExists, ErrUnsupported.
+	// no process of an app. Roots exist, are mounted and on a writable file system,
+	// whatever App.ReadOnly says: the engine makes missing mount points of the
+	// system (/dev, /proc) in them. Targets of App.Mounts exist (runtime made them,
+	// inside the root). On error nothing is left. Errors: ErrExists, ErrUnsupported.
 	Create(ctx context.Context, pod Pod) error
 
 	// Start starts a process in an app and returns when it runs, or with the
 	// reason why it cannot. Several processes may run in one app at a time; they
-	// share its root and mounts. Every process gets a session of its own, no
-	// descriptor above 2, umask 022, default signal dispositions, and is a
-	// child of nothing inside the pod. The end of ctx does not end the process.
+	// see the same root and what is in its mounts. Every process gets a session of
+	// its own, no descriptor above 2, umask 022, default signal dispositions, and
+	// is a child of nothing inside the pod. Orphans of the pod are reaped. The end
+	// of ctx does not end the process, and does not interrupt a start under way.
 	// Errors: ErrNotFound (pod or app), ErrCommandNotFound,
 	// ErrCommandNotExecutable, ErrNoWorkDir, ErrUnsupported.
 	Start(ctx context.Context, podID string, p Process) (Task, error)
@@ -136,7 +139,7 @@ type Mount struct {
 type Process struct {
 	App    string
 	Args   []string // Args[0] without a slash is searched in Env's PATH, inside the root
-	Env    []string // NAME=value, complete: nothing is inherited
+	Env    []string // NAME=value, complete: nothing is inherited; an engine may add a missing or empty HOME
 	Dir    string   // absolute inside the root, must exist
 	UID    uint32
 	GID    uint32
@@ -144,9 +147,21 @@ type Process struct {
 
 	// Terminal gives the process a terminal of its own as descriptors 0, 1 and 2;
 	// Stdin, Stdout and Stderr are then nil. Otherwise they are the descriptors
-	// themselves, passed unchanged; nil is /dev/null.
+	// themselves, passed unchanged; nil is /dev/null. They should not be a terminal
+	// of the host: give a pipe instead.
 	Terminal              bool
+	Size                  console.WinSize // of the terminal when the process starts
 	Stdin, Stdout, Stderr *os.File
+}
+
+// Lookup gives the value of a variable of p.Env, the last one of that name.
+func (p Process) Lookup(name string) (value string, ok bool) {
+	for _, entry := range p.Env {
+		if n, v, _ := strings.Cut(entry, "="); n == name {
+			value, ok = v, true
+		}
+	}
+	return value, ok
 }
 
 // Exit is how a process ended.

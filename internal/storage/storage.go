@@ -55,18 +55,24 @@ type Driver interface {
 	Info() Info
 
 	// Create makes an empty writable tree whose top directory is 0755, 0:0.
-	// Errors: ErrExists, ErrBadName, ErrUnsupported (Quota without capability).
+	// A partial tree of that name is replaced. Errors: ErrExists, ErrBadName,
+	// ErrUnsupported (Quota without capability).
 	Create(ctx context.Context, name string, opts Options) error
 
 	// Clone makes a writable tree that starts with everything in origin, which
 	// must be sealed: same bytes, modes, owners, times, links, extended attributes,
 	// those of the top directory included. Writing to the clone never changes
-	// the origin. Errors: ErrNotFound, ErrNotSealed (origin), ErrExists (name).
+	// the origin. Two things may differ from a copy, as they do on overlayfs:
+	// writing to one of several hard links of the origin may part it from the
+	// others, and rename(2) of a directory of the origin may fail with EXDEV, which
+	// programs take as "copy it instead". Errors: ErrNotFound, ErrNotSealed
+	// (origin), ErrExists (name), ErrBadName, ErrUnsupported.
 	Clone(ctx context.Context, origin, name string, opts Options) error
 
 	// Seal makes a tree immutable for ever and makes it a possible origin. The
 	// tree must not be mounted (ErrBusy). Everything written before is on stable
-	// storage when Seal returns. Sealing a sealed tree does nothing.
+	// storage when Seal returns. Sealing a sealed tree does nothing, mounted or
+	// not. Errors: ErrNotFound, ErrBusy.
 	Seal(ctx context.Context, name string) error
 
 	// Rename gives a tree another name: this is how work is published. The tree
@@ -74,9 +80,9 @@ type Driver interface {
 	// ErrExists (to).
 	Rename(ctx context.Context, from, to string) error
 
-	// Destroy removes a tree and all it holds. It never follows a mount or a
-	// symbolic link out of the tree. Errors: ErrNotFound; ErrBusy while it is
-	// mounted or has clones, and then nothing has changed.
+	// Destroy removes a tree, or a partial tree, and all it holds. It never
+	// follows a mount or a symbolic link out of the tree. Errors: ErrNotFound;
+	// ErrBusy while it is mounted or has clones, and then nothing has changed.
 	Destroy(ctx context.Context, name string) error
 
 	// Stat describes one tree. Errors: ErrNotFound.
@@ -96,11 +102,20 @@ type Driver interface {
 	Unmount(ctx context.Context, name string) error
 
 	// Usage measures a tree, in bytes of storage. It may walk the tree.
+	// Errors: ErrNotFound.
 	Usage(ctx context.Context, name string) (Usage, error)
 
 	// Diff lists what an unsealed or sealed clone has that differs from its
-	// origin, sorted by path; for a tree without origin, all its paths as Added.
-	// It works whether the tree is mounted or not. Errors: ErrNotFound.
+	// origin, sorted by path (byte by byte); for a tree without origin, all its
+	// paths as Added. It works whether the tree is mounted or not.
+	//
+	// A path is Modified when type, mode, owner, device number, extended attributes
+	// or link target differ, or, except for a directory, size or modification
+	// time. A path with none of these is unchanged, even when it was deleted and
+	// made again. A rename is a Deleted and an Added. What was below a deleted
+	// directory, or below one that became something else, is not listed; all
+	// that is below an added one is. The top directory is "/".
+	// Errors: ErrNotFound.
 	Diff(ctx context.Context, name string) ([]Change, error)
 }
 
@@ -116,7 +131,8 @@ type Info struct {
 	// EnforcesSeal: a mounted sealed tree refuses writes, even root's (EROFS).
 	EnforcesSeal bool
 	// MountsTrees: Mount makes an entry in the mount table, so the tree's own mount
-	// options (nodev) hold and Destroy of a mounted tree can be refused.
+	// options (nodev) hold, Tree.Mounted tells, and a mounted tree is ErrBusy for
+	// Seal, Rename and Destroy. Without it Unmount does nothing.
 	MountsTrees bool
 }
 
@@ -125,7 +141,7 @@ type Options struct {
 	// Quota bounds what the tree itself may take, in bytes; 0 is unbounded.
 	Quota int64
 	// Meta are properties kept with the tree, for administrators who look at the
-	// storage with its own tools. Keys and values are printable ASCII.
+	// storage with its own tools. CheckMeta says what they may be.
 	Meta map[string]string
 }
 
@@ -134,7 +150,7 @@ type Tree struct {
 	Name    string
 	Origin  string // the tree that it is a clone of, or ""
 	Sealed  bool
-	Mounted bool
+	Mounted bool // always false without Info.MountsTrees
 	Partial bool // debris of a crash; only Name is meaningful
 	Created time.Time
 	Meta    map[string]string
@@ -173,6 +189,27 @@ var namePattern = regexp.MustCompile(`^[a-z]+/[a-z0-9][a-zA-Z0-9._-]{0,199}$`)
 func CheckName(name string) error {
 	if !namePattern.MatchString(name) {
 		return fmt.Errorf("%w: %q", ErrBadName, name)
+	}
+	return nil
+}
+
+var (
+	metaKey   = regexp.MustCompile(`^[a-z][a-z0-9._-]{0,63}$`)
+	metaValue = regexp.MustCompile(`^[!-~]([ -~]*[!-~])?$`)
+)
+
+// CheckMeta accepts properties that every driver can keep, as ZFS user
+// properties for one: keys of up to 64 lower-case letters, digits, dots,
+// underscores and hyphens; values of 1 to 1024 printable ASCII characters,
+// without blanks at either end, and not "-" alone, which zfs(8) prints for "none".
+func CheckMeta(meta map[string]string) error {
+	for k, v := range meta {
+		if !metaKey.MatchString(k) {
+			return fmt.Errorf("invalid property name %q", k)
+		}
+		if len(v) > 1024 || v == "-" || !metaValue.MatchString(v) {
+			return fmt.Errorf("invalid value of property %s: %q", k, v)
+		}
 	}
 	return nil
 }

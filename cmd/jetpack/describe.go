@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/appc/spec/schema"
+	"github.com/appc/spec/schema/types"
+	"golang.org/x/term"
+
+	"github.com/jetpack-run/jetpack/image/fetch"
+	"github.com/jetpack-run/jetpack/internal/manifest"
+	"github.com/jetpack-run/jetpack/internal/sandbox"
+	"github.com/jetpack-run/jetpack/runtime"
+)
+
+// describe turns a command line into a pod manifest and what is kept beside it.
+func (c *cli) describe(ctx context.Context, h *host, rt *runtime.Runtime, o *podOptions, args []string) (*schema.PodManifest, runtime.Options, error) {
+	po := runtime.Options{Name: o.name, Hostname: o.hostname, Network: sandbox.Network(o.network)}
+	if err := o.check(); err != nil {
+		return nil, po, err
+	}
+	m, err := c.template(ctx, h, rt, o, args, &po)
+	if err != nil {
+		return nil, po, err
+	}
+	for _, kv := range o.annotations {
+		name, value, err := annotation(kv)
+		if err != nil {
+			return nil, po, err
+		}
+		m.Annotations.Set(name, value)
+	}
+	for _, kv := range o.labels {
+		name, value, ok := strings.Cut(kv, "=")
+		if !ok || name == "" {
+			return nil, po, usagef("--label %q: want NAME=VALUE", kv)
+		}
+		if m.UserLabels == nil {
+			m.UserLabels = types.UserLabels{}
+		}
+		m.UserLabels[name] = value
+	}
+	return m, po, nil
+}
+
+func (o *podOptions) check() error {
+	if o.network != string(sandbox.NetworkNone) && o.network != string(sandbox.NetworkHost) {
+		return usagef("--net %q: want none or host", o.network)
+	}
+	if o.hostname != "" && !hostname.MatchString(o.hostname) {
+		return usagef("--hostname %q: want letters, digits, dots and hyphens", o.hostname)
+	}
+	return o.waived.check()
+}
+
+// hostname is RFC 1123's, and at most the 64 bytes that Linux takes.
+var hostname = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?$`)
+
+func annotation(kv string) (types.ACIdentifier, string, error) {
+	name, value, ok := strings.Cut(kv, "=")
+	if !ok || !types.ValidACIdentifier.MatchString(name) {
+		return "", "", usagef("--annotation %q: want NAME=VALUE, the name in lower case", kv)
+	}
+	return types.ACIdentifier(name), value, nil
+}
+
+// template reads the manifest, or makes it of the apps on the command line.
+func (c *cli) template(ctx context.Context, h *host, rt *runtime.Runtime, o *podOptions, args []string, po *runtime.Options) (*schema.PodManifest, error) {
+	if o.manifest != "" {
+		if len(args) > 0 {
+			return nil, usagef("--manifest describes the whole pod: no IMAGE beside it")
+		}
+		return c.readManifest(o.manifest)
+	}
+	apps, err := parseApps(o.app, args)
+	if err != nil {
+		return nil, err
+	}
+	volumes, mounts, err := parseVolumes(o.volumes)
+	if err != nil {
+		return nil, err
+	}
+	if len(mounts) > 0 && len(apps) > 1 {
+		return nil, usagef("--volume SRC:DST is for a single app; with several, use --volume NAME,kind=host,source=SRC and each app's --mount NAME:DST")
+	}
+	requests := make([]runtime.AppRequest, len(apps))
+	for i, a := range apps {
+		req, err := a.request()
+		if err != nil {
+			return nil, err
+		}
+		if fetch.IsLocation(req.Image) {
+			img, err := c.importImage(ctx, h, req.Image, o.waived)
+			if err != nil {
+				return nil, err
+			}
+			req.Image = string(img.ID)
+		}
+		req.Mounts = append(req.Mounts, mounts...)
+		requests[i] = req
+	}
+	m, err := rt.Template(ctx, requests, volumes)
+	if err != nil {
+		return nil, err
+	}
+	stdinIsTerminal := term.IsTerminal(int(c.stdin.Fd()))
+	for i, a := range apps {
+		name := m.Apps[i].Name.String()
+		if a.tty {
+			po.Terminal = append(po.Terminal, name)
+		}
+		if a.interactive || a.tty && stdinIsTerminal {
+			po.Interactive = append(po.Interactive, name)
+		}
+	}
+	return m, nil
+}
+
+func (c *cli) readManifest(file string) (*schema.PodManifest, error) {
+	in, name := c.stdin, "standard input"
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = f.Close() }() // it was only read
+		in, name = f, file
+	}
+	raw, err := io.ReadAll(io.LimitReader(in, manifest.MaxSize+1))
+	if err != nil {
+		return nil, err
+	}
+	m, warnings, err := manifest.ParsePod(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	for _, w := range warnings {
+		c.warn(name + ": " + w)
+	}
+	return m, nil
+}

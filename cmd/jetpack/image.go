@@ -1,0 +1,291 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/jetpack-run/jetpack/image"
+	"github.com/jetpack-run/jetpack/image/aci"
+	"github.com/jetpack-run/jetpack/image/fetch"
+	"github.com/jetpack-run/jetpack/image/layer"
+)
+
+func newImageCommand(c *cli) *cobra.Command {
+	cmd := &cobra.Command{Use: "image", Short: "Work with images", RunE: group, Args: cobra.ArbitraryArgs}
+	cmd.AddCommand(
+		newImageImportCommand(c), newImageListCommand(c), newImageInspectCommand(c),
+		newImageManifestCommand(c), newImageExportCommand(c), newImageRmCommand(c),
+	)
+	return cmd
+}
+
+// insecure is what --insecure waives.
+type insecure []string
+
+var waivable = []string{"signature", "http", "tls"}
+
+func (i *insecure) add(cmd *cobra.Command) {
+	cmd.Flags().StringSliceVar((*[]string)(i), "insecure", nil, "waive checks: signature, http, tls (`LIST`); what is waived is recorded")
+}
+
+func (i insecure) check() error {
+	for _, w := range i {
+		if !slices.Contains(waivable, w) {
+			return usagef("--insecure=%s: want a list of %s", w, strings.Join(waivable, ", "))
+		}
+	}
+	return nil
+}
+
+func (i insecure) has(what string) bool { return slices.Contains(i, what) }
+
+func newImageImportCommand(c *cli) *cobra.Command {
+	var waived insecure
+	cmd := &cobra.Command{
+		Use:   "import LOCATION",
+		Short: "Take an image from a file, a URL or standard input (-)",
+		Long: "Take an image into the store and print its ID. LOCATION is a file, an https URL, or -.\n" +
+			"Signatures cannot be checked yet: an import is refused without --insecure=signature.",
+		Args: exactly(1, "one LOCATION"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := waived.check(); err != nil {
+				return err
+			}
+			h, err := c.open()
+			if err != nil {
+				return err
+			}
+			img, err := c.importImage(cmd.Context(), h, args[0], waived)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(c.stdout, img.ID)
+			return err
+		},
+	}
+	waived.add(cmd)
+	return cmd
+}
+
+// importImage admits an image, or refuses it for want of a signature.
+func (c *cli) importImage(ctx context.Context, h *host, location string, waived insecure) (_ *image.Image, err error) {
+	if !waived.has("signature") {
+		return nil, fmt.Errorf("%s: %w; --insecure=signature admits it all the same", location, image.ErrUntrusted)
+	}
+	body, origin, err := fetch.Open(ctx, location, fetch.Options{Stdin: c.stdin, HTTP: waived.has("http"), TLS: waived.has("tls")})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, body.Close()) }()
+	img, warnings, err := aci.Import(ctx, h.images, body, aci.ImportOptions{
+		Origin: origin, Insecure: waived,
+		Limits: layer.Limits{MaxBytes: c.cfg.ImageMaxSize, MaxEntries: c.cfg.ImageMaxEntries},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("import %s: %w", location, err)
+	}
+	for _, w := range warnings {
+		c.warn(fmt.Sprintf("%s: %s", location, w))
+	}
+	c.warn(fmt.Sprintf("%s (%s) admitted with --insecure=%s", img.Name(), img.ID.Short(), strings.Join(waived, ",")))
+	return img, nil
+}
+
+// imageView is an image as `image list` and `image inspect` print it.
+type imageView struct {
+	ID          string            `json:"id"`
+	Name        string            `json:"name"`
+	Labels      map[string]string `json:"labels"`
+	Imported    time.Time         `json:"imported"`
+	Origin      string            `json:"origin"`
+	Size        int64             `json:"size"`     // bytes, uncompressed
+	FileSize    int64             `json:"fileSize"` // bytes, as it came
+	Compression string            `json:"compression"`
+	Insecure    []string          `json:"insecure"`
+	Manifest    json.RawMessage   `json:"manifest,omitempty"`
+}
+
+func viewImage(img *image.Image) imageView {
+	v := imageView{
+		ID: string(img.ID), Name: img.Name(), Labels: map[string]string{}, Imported: img.Imported,
+		Origin: img.Origin, Size: img.Size, FileSize: img.FileSize, Compression: img.Compression, Insecure: img.Insecure,
+	}
+	for _, l := range img.Parsed().Labels {
+		v.Labels[l.Name.String()] = l.Value
+	}
+	return v
+}
+
+func newImageListCommand(c *cli) *cobra.Command {
+	var o listOptions
+	cmd := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List images",
+		Args:    exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			h, err := c.open()
+			if err != nil {
+				return err
+			}
+			images, err := h.images.List(cmd.Context())
+			if err != nil {
+				return err
+			}
+			rows := make([]row, len(images))
+			for i, img := range images {
+				rows[i] = row{string(img.ID), []string{
+					img.ID.Short(), img.Name(), img.Label("version"), img.Label("os"), img.Label("arch"),
+					units.BytesSize(float64(img.Size)), ago(img.Imported),
+				}, viewImage(img)}
+			}
+			return o.print(c.stdout, []string{"ID", "NAME", "VERSION", "OS", "ARCH", "SIZE", "IMPORTED"}, rows)
+		},
+	}
+	o.add(cmd)
+	return cmd
+}
+
+func newImageInspectCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect IMAGE...",
+		Short: "Show all that is known of images, as JSON",
+		Args:  atLeast(1, "IMAGE..."),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			views := []imageView{}
+			err := c.eachImage(cmd.Context(), args, func(_ *host, img *image.Image) error {
+				v := viewImage(img)
+				v.Manifest = img.Manifest
+				views = append(views, v)
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			return printJSON(c.stdout, views)
+		},
+	}
+}
+
+func (c *cli) eachImage(ctx context.Context, names []string, do func(*host, *image.Image) error) error {
+	h, err := c.open()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		img, err := h.images.Find(ctx, name)
+		if err != nil {
+			return err
+		}
+		if err := do(h, img); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newImageManifestCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "manifest IMAGE",
+		Short: "Print an image's manifest",
+		Args:  exactly(1, "one IMAGE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.eachImage(cmd.Context(), args, func(_ *host, img *image.Image) error {
+				return printRaw(c.stdout, img.Manifest)
+			})
+		},
+	}
+}
+
+// printRaw indents JSON without touching its order or its values.
+func printRaw(w io.Writer, raw []byte) error {
+	var b bytes.Buffer
+	if err := json.Indent(&b, bytes.TrimSpace(raw), "", "  "); err != nil {
+		return err
+	}
+	b.WriteByte('\n')
+	_, err := b.WriteTo(w)
+	return err
+}
+
+func newImageExportCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "export IMAGE FILE",
+		Short: "Write an image's archive, just as it came, to a file or standard output (-)",
+		Args:  exactly(2, "IMAGE and FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.eachImage(cmd.Context(), args[:1], func(h *host, img *image.Image) error {
+				return c.export(h, img, args[1])
+			})
+		},
+	}
+}
+
+func (c *cli) export(h *host, img *image.Image, path string) (err error) {
+	in, err := h.images.File(img.ID)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.Close()) }()
+	if path == "-" {
+		_, err := io.Copy(c.stdout, in)
+		return err
+	}
+	if !strings.HasSuffix(path, ".aci") {
+		c.warn(path + ": other tools know an image by the suffix .aci")
+	}
+	out, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Cleanup()) }()
+	if _, err := io.Copy(out, in); err != nil {
+		return fmt.Errorf("export to %s: %w", path, err)
+	}
+	return out.CloseAtomicallyReplace()
+}
+
+func newImageRmCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "rm IMAGE...",
+		Short: "Remove images that no pod uses",
+		Args:  atLeast(1, "IMAGE..."),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			h, err := c.open()
+			if err != nil {
+				return err
+			}
+			pods, err := c.runtime(h, nil).List(ctx)
+			if err != nil {
+				return err
+			}
+			users := map[string]string{} // image ID → pod
+			for _, p := range pods {
+				if p.Manifest == nil {
+					continue
+				}
+				for _, app := range p.Manifest.Apps {
+					users[app.Image.ID.String()] = p.UUID
+				}
+			}
+			return c.eachImage(ctx, args, func(h *host, img *image.Image) error {
+				if pod := users[string(img.ID)]; pod != "" {
+					return fmt.Errorf("%s (%s): %w by pod %s; remove that with 'jetpack pod rm %s'", img.ID.Short(), img.Name(), image.ErrInUse, pod, pod)
+				}
+				return h.images.Remove(ctx, img.ID)
+			})
+		},
+	}
+}

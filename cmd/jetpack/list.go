@@ -1,0 +1,114 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"text/template"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+)
+
+// listOptions are the output flags of every list.
+type listOptions struct {
+	format string
+	quiet  bool
+}
+
+func (o *listOptions) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.format, "format", "table", "`FORMAT`: table, json, jsonl, or a Go template for each entry")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "only the whole IDs, one a line")
+}
+
+// row is an entry of a list: its ID, what a table shows of it, and itself as JSON.
+type row struct {
+	id    string
+	cells []string
+	value any
+}
+
+func (o *listOptions) print(w io.Writer, header []string, rows []row) error {
+	if o.quiet {
+		for _, r := range rows {
+			if _, err := fmt.Fprintln(w, r.id); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	switch o.format {
+	case "table":
+		return printTable(w, header, rows)
+	case "json":
+		values := make([]any, len(rows))
+		for i, r := range rows {
+			values[i] = r.value
+		}
+		return printJSON(w, values)
+	case "jsonl":
+		enc := json.NewEncoder(w)
+		for _, r := range rows {
+			if err := enc.Encode(r.value); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	t, err := template.New("format").Option("missingkey=error").Parse(o.format)
+	if err != nil || !strings.Contains(o.format, "{{") {
+		return usagef("--format %q: want table, json, jsonl or a Go template such as '{{.id}}'", o.format)
+	}
+	for _, r := range rows {
+		if err := executeTemplate(w, t, r.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// executeTemplate shows the template the names of the JSON, which are documented
+// and stay, and not those of the code.
+func executeTemplate(w io.Writer, t *template.Template, value any) error {
+	raw, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return err
+	}
+	if err := t.Execute(w, fields); err != nil {
+		return usagef("--format: %w", err)
+	}
+	_, err = fmt.Fprintln(w)
+	return err
+}
+
+func printTable(w io.Writer, header []string, rows []row) error {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(tw, strings.Join(header, "\t"))
+	for _, r := range rows {
+		fmt.Fprintln(tw, strings.Join(r.cells, "\t"))
+	}
+	return tw.Flush()
+}
+
+func printJSON(w io.Writer, value any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(value)
+}
+
+// ago says how long ago something was; of what has not been, nothing.
+func ago(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return units.HumanDuration(time.Since(t)) + " ago"
+}

@@ -1,0 +1,355 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/moby/sys/signal"
+	"github.com/spf13/cobra"
+
+	"github.com/jetpack-run/jetpack/internal/manifest"
+	"github.com/jetpack-run/jetpack/runtime"
+)
+
+func newPodCommand(c *cli) *cobra.Command {
+	cmd := &cobra.Command{Use: "pod", Short: "Work with pods", RunE: group, Args: cobra.ArbitraryArgs}
+	cmd.AddCommand(
+		newPodRunCommand(c), newPodPrepareCommand(c), newPodStartCommand(c),
+		newPodListCommand(c), newPodInspectCommand(c), newPodManifestCommand(c),
+		newPodStopCommand(c), newPodKillCommand(c), newPodWaitCommand(c), newPodRmCommand(c), newPodGCCommand(c),
+	)
+	return cmd
+}
+
+// podView is a pod as `pod list` and `pod inspect` print it.
+type podView struct {
+	ID       string         `json:"id"`
+	Name     string         `json:"name"`
+	Status   runtime.Phase  `json:"status"`
+	ExitCode *int           `json:"exitCode"` // null until it has ended
+	Hostname string         `json:"hostname"`
+	Network  string         `json:"network"`
+	Created  time.Time      `json:"created"`
+	Started  *time.Time     `json:"started"` // null if never
+	Ended    *time.Time     `json:"ended"`   // null if it has not
+	Apps     []podAppView   `json:"apps"`
+	Manifest *jsonPodObject `json:"manifest,omitempty"`
+}
+
+type podAppView struct {
+	Name    string `json:"name"`
+	Image   string `json:"image"`   // its name
+	ImageID string `json:"imageID"` // whole
+	// How it ended; null until then.
+	ExitCode *int   `json:"exitCode"`
+	Signal   int    `json:"signal,omitempty"`
+	Error    string `json:"error,omitempty"`
+}
+
+// jsonPodObject is a pod manifest as appc writes it.
+type jsonPodObject struct{ raw []byte }
+
+func (o *jsonPodObject) MarshalJSON() ([]byte, error) { return o.raw, nil }
+
+func viewPod(p runtime.Info) podView {
+	v := podView{
+		ID: p.UUID, Name: p.Options.Name, Status: p.State.Phase, Hostname: p.Options.Hostname,
+		Network: string(p.Options.Network), Created: p.Options.Created, Apps: []podAppView{},
+		Started: timeOrNull(p.State.Started), Ended: timeOrNull(p.State.Ended),
+	}
+	if v.Hostname == "" {
+		v.Hostname = p.UUID
+	}
+	if p.State.Phase == runtime.Exited {
+		status := p.Status()
+		v.ExitCode = &status
+	}
+	if p.Manifest == nil {
+		return v
+	}
+	for _, app := range p.Manifest.Apps {
+		a := podAppView{Name: app.Name.String(), ImageID: app.Image.ID.String()}
+		if app.Image.Name != nil {
+			a.Image = app.Image.Name.String()
+		}
+		if s, ok := p.State.Apps[a.Name]; ok {
+			a.ExitCode, a.Signal, a.Error = &s.Status, s.Signal, s.Error
+		}
+		v.Apps = append(v.Apps, a)
+	}
+	return v
+}
+
+func timeOrNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func newPodListCommand(c *cli) *cobra.Command {
+	var o listOptions
+	cmd := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List pods",
+		Args:    exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			h, err := c.open()
+			if err != nil {
+				return err
+			}
+			pods, err := c.runtime(h, nil).List(cmd.Context())
+			if err != nil {
+				return err
+			}
+			rows := make([]row, len(pods))
+			for i, p := range pods {
+				v := viewPod(p)
+				apps, exit := "", "-"
+				for j, a := range v.Apps {
+					if j > 0 {
+						apps += ","
+					}
+					apps += a.Name
+				}
+				if v.ExitCode != nil {
+					exit = fmt.Sprint(*v.ExitCode)
+				}
+				rows[i] = row{p.UUID, []string{p.UUID[:8], orDash(v.Name), string(v.Status), exit, apps, ago(v.Created)}, v}
+			}
+			return o.print(c.stdout, []string{"ID", "NAME", "STATUS", "EXIT", "APPS", "CREATED"}, rows)
+		},
+	}
+	o.add(cmd)
+	return cmd
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func newPodInspectCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "inspect POD...",
+		Short: "Show all that is known of pods, as JSON",
+		Args:  atLeast(1, "POD..."),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			views := []podView{}
+			err := c.eachPodInfo(cmd.Context(), args, func(p runtime.Info) error {
+				v := viewPod(p)
+				if p.Manifest != nil {
+					raw, err := manifest.MarshalPod(p.Manifest)
+					if err != nil {
+						return err
+					}
+					v.Manifest = &jsonPodObject{raw}
+				}
+				views = append(views, v)
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			return printJSON(c.stdout, views)
+		},
+	}
+}
+
+func (c *cli) eachPodInfo(ctx context.Context, names []string, do func(runtime.Info) error) error {
+	h, err := c.open()
+	if err != nil {
+		return err
+	}
+	rt := c.runtime(h, nil)
+	ids, err := find(ctx, rt, names)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		p, err := rt.Inspect(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err := do(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newPodManifestCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "manifest POD",
+		Short: "Print a pod's reified manifest",
+		Args:  exactly(1, "one POD"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.eachPodInfo(cmd.Context(), args, func(p runtime.Info) error {
+				raw, err := manifest.MarshalPod(p.Manifest)
+				if err != nil {
+					return err
+				}
+				return printRaw(c.stdout, raw)
+			})
+		},
+	}
+}
+
+// eachPod opens what runs pods and does something with each pod named.
+func (c *cli) eachPod(ctx context.Context, names []string, do func(rt *runtime.Runtime, id string) error) error {
+	_, rt, err := c.pods()
+	if err != nil {
+		return err
+	}
+	ids, err := find(ctx, rt, names)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := do(rt, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newPodStopCommand(c *cli) *cobra.Command {
+	var grace time.Duration
+	cmd := &cobra.Command{
+		Use:   "stop POD...",
+		Short: "Stop pods: SIGTERM, and SIGKILL after a grace period",
+		Args:  atLeast(1, "POD..."),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.eachPod(cmd.Context(), args, func(rt *runtime.Runtime, id string) error {
+				if !cmd.Flags().Changed("grace") {
+					grace = rt.Grace
+				}
+				return stopped(rt.Stop(cmd.Context(), id, grace))
+			})
+		},
+	}
+	cmd.Flags().DurationVar(&grace, "grace", 0, "how long apps may take (`D`, as 10s; default pod.stop-grace)")
+	return cmd
+}
+
+// stopped: a pod that was removed with its end (--rm) has stopped, too.
+func stopped(err error) error {
+	if isGone(err) {
+		return nil
+	}
+	return err
+}
+
+func newPodKillCommand(c *cli) *cobra.Command {
+	var name string
+	cmd := &cobra.Command{
+		Use:   "kill POD...",
+		Short: "Send a signal to every app of pods",
+		Args:  atLeast(1, "POD..."),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			sig, err := signal.ParseSignal(name)
+			if err != nil {
+				return usagef("--signal %q: want a name as TERM or a number", name)
+			}
+			return c.eachPod(cmd.Context(), args, func(rt *runtime.Runtime, id string) error {
+				return rt.Kill(cmd.Context(), id, syscall.Signal(sig))
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&name, "signal", "s", "KILL", "the `SIGNAL`, by name or number")
+	return cmd
+}
+
+func newPodWaitCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:         "wait POD",
+		Short:       "Wait for a pod to end; print its exit code and exit with it",
+		Args:        exactly(1, "one POD"),
+		Annotations: map[string]string{annotationRunsApps: "yes"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.eachPod(cmd.Context(), args, func(rt *runtime.Runtime, id string) error {
+				p, err := rt.Wait(cmd.Context(), id)
+				if err != nil {
+					return err
+				}
+				if p.State.Phase == runtime.Prepared {
+					return fmt.Errorf("%s: %w", id, runtime.ErrNotRunning)
+				}
+				status := p.Status()
+				if p.State.Phase == runtime.Crashed {
+					status = 255 // nobody was there to know
+				}
+				if _, err := fmt.Fprintln(c.stdout, status); err != nil {
+					return err
+				}
+				return appStatus(status)
+			})
+		},
+	}
+}
+
+// appStatus is an app's exit code as an error, for main to exit with.
+func appStatus(status int) error {
+	if status == 0 {
+		return nil
+	}
+	return exitStatus(status)
+}
+
+func newPodRmCommand(c *cli) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "rm POD...",
+		Short: "Remove pods that do not run",
+		Args:  atLeast(1, "POD..."),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			return c.eachPod(ctx, args, func(rt *runtime.Runtime, id string) error {
+				if force {
+					if err := rt.Stop(ctx, id, rt.Grace); err != nil && !isNotRunning(err) && !isGone(err) {
+						return err
+					}
+				}
+				err := rt.Remove(ctx, id)
+				if isBusy(err) && !force {
+					return fmt.Errorf("%w; stop it with 'jetpack pod stop %s', or use --force", err, id)
+				}
+				if force {
+					return stopped(err)
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "stop the pod first if it runs")
+	return cmd
+}
+
+func newPodGCCommand(c *cli) *cobra.Command {
+	var grace time.Duration
+	cmd := &cobra.Command{
+		Use:   "gc",
+		Short: "Remove pods that have ended, and what crashes left; print their IDs",
+		Args:  exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, rt, err := c.pods()
+			if err != nil {
+				return err
+			}
+			removed, err := rt.GC(cmd.Context(), grace)
+			for _, id := range removed {
+				if _, err := fmt.Fprintln(c.stdout, id); err != nil {
+					return err
+				}
+			}
+			return err
+		},
+	}
+	cmd.Flags().DurationVar(&grace, "grace-period", 0, "keep pods that ended less than `D` ago")
+	return cmd
+}

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/containerd/console"
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/jetpack-run/jetpack/internal/manifest"
+	"github.com/jetpack-run/jetpack/internal/sandbox"
+	"github.com/jetpack-run/jetpack/runtime"
+)
+
+// podOptions are the flags that describe a pod.
+type podOptions struct {
+	name, hostname string
+	network        string
+	volumes        []string
+	annotations    []string
+	labels         []string
+	manifest       string
+	uuidFile       string
+	strict         bool
+	remove         bool
+	dryRun         bool
+	waived         insecure
+	app            appOptions // given before the image of a single app
+}
+
+// appOptions are the flags that describe an app.
+type appOptions struct {
+	name, exec, user, group, workDir string
+	env, envFiles, mounts            []string
+	readOnly, tty, interactive       bool
+}
+
+func (o *appOptions) add(f *pflag.FlagSet) {
+	f.StringVar(&o.name, "app", "", "the app's `NAME` (default from the image's)")
+	f.StringVar(&o.exec, "exec", "", "run `PATH` with the arguments, instead of the image's command")
+	f.StringVar(&o.user, "user", "", "run as `USER`: a name, a number, or a path whose owner is meant")
+	f.StringVar(&o.group, "group", "", "run as `GROUP`, likewise")
+	f.StringVar(&o.workDir, "workdir", "", "working `DIR`")
+	f.StringArrayVarP(&o.env, "env", "e", nil, "set `NAME=VALUE`; may be repeated")
+	f.StringArrayVar(&o.envFiles, "env-file", nil, "read NAME=VALUE lines from `FILE`")
+	f.StringArrayVar(&o.mounts, "mount", nil, "mount `VOLUME[:PATH]`; PATH may be a mount point's name")
+	f.BoolVar(&o.readOnly, "readonly-rootfs", false, "make the app's root read-only")
+	f.BoolVarP(&o.tty, "tty", "t", false, "give the app a terminal")
+	f.BoolVarP(&o.interactive, "interactive", "i", false, "connect standard input")
+}
+
+func (o *podOptions) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.SetInterspersed(false) // what follows the image is the app's
+	f.StringVar(&o.name, "name", "", "the pod's `NAME`")
+	f.StringVar(&o.hostname, "hostname", "", "the pod's host `NAME` (default its UUID)")
+	f.StringVar(&o.network, "net", string(sandbox.NetworkNone), "`NETWORK`: none (loopback only) or host")
+	f.StringArrayVarP(&o.volumes, "volume", "v", nil, "a `VOLUME`: NAME[,kind=empty|host][,source=PATH][,readOnly=true], or SRC:DST[:ro] with a single app")
+	f.StringArrayVar(&o.annotations, "annotation", nil, "annotate the pod with `NAME=VALUE`")
+	f.StringArrayVar(&o.labels, "label", nil, "label the pod with `NAME=VALUE`")
+	f.StringVar(&o.manifest, "manifest", "", "take the pod from a manifest `FILE` (- for standard input)")
+	f.StringVar(&o.uuidFile, "uuid-file", "", "write the pod's UUID to `FILE`")
+	f.BoolVar(&o.strict, "strict", false, "refuse what would be ignored or filled in")
+	o.waived.add(cmd)
+	o.app.add(f)
+}
+
+const runUsage = " [POD FLAGS] IMAGE [APP FLAGS] [-- ARG...] [--- IMAGE [APP FLAGS] [-- ARG...]]..."
+
+const runLong = `IMAGE is the name or ID of an image in the store, a file or a URL. ARGs follow the
+image's own command; with --exec PATH the command is PATH and the ARGs. Several apps are
+separated by ---. The flags of a single app may stand before its image, too.`
+
+func newPodRunCommand(c *cli) *cobra.Command {
+	var o podOptions
+	cmd := &cobra.Command{
+		Use:         "run" + runUsage,
+		Short:       "Run apps in a new pod",
+		Long:        "Run apps in a new pod and wait for them.\n\n" + runLong,
+		Args:        cobra.ArbitraryArgs,
+		Annotations: map[string]string{annotationRunsApps: "yes"},
+		RunE:        func(cmd *cobra.Command, args []string) error { return c.runRun(cmd.Context(), &o, args) },
+	}
+	o.add(cmd)
+	cmd.Flags().BoolVar(&o.remove, "rm", false, "remove the pod when it has ended")
+	return cmd
+}
+
+func newPodPrepareCommand(c *cli) *cobra.Command {
+	var o podOptions
+	cmd := &cobra.Command{
+		Use:   "prepare" + runUsage,
+		Short: "Make a pod to be started later; print its UUID",
+		Long:  "Make a pod to be started later with 'jetpack pod start', and print its UUID.\n\n" + runLong,
+		Args:  cobra.ArbitraryArgs,
+		RunE:  func(cmd *cobra.Command, args []string) error { return c.runPrepare(cmd.Context(), &o, args) },
+	}
+	o.add(cmd)
+	cmd.Flags().BoolVarP(&o.dryRun, "dry-run", "n", false, "make nothing; print the reified manifest")
+	return cmd
+}
+
+func newPodStartCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:         "start POD",
+		Short:       "Start a pod that was prepared or has ended, from fresh copies, and wait for it",
+		Args:        exactly(1, "one POD"),
+		Annotations: map[string]string{annotationRunsApps: "yes"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.eachPod(cmd.Context(), args, func(rt *runtime.Runtime, id string) error {
+				return c.runStart(cmd.Context(), rt, id)
+			})
+		},
+	}
+}
+
+func (c *cli) runRun(ctx context.Context, o *podOptions, args []string) (err error) {
+	h, rt, err := c.pods()
+	if err != nil {
+		return err
+	}
+	m, po, err := c.describe(ctx, h, rt, o, args)
+	if err != nil {
+		return err
+	}
+	ctx, interrupts := catchInterrupts(ctx, rt.Grace)
+	defer interrupts.release()
+	run, err := rt.Run(ctx, m, po, o.strict, c.stdio())
+	if err != nil {
+		return err
+	}
+	if err := writeUUID(o.uuidFile, run.UUID()); err != nil {
+		run.Kill()
+		c.warn(err.Error())
+	}
+	return c.see(run, interrupts, o.remove)
+}
+
+func (c *cli) runStart(ctx context.Context, rt *runtime.Runtime, id string) error {
+	p, err := rt.Lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	ctx, interrupts := catchInterrupts(ctx, rt.Grace)
+	defer interrupts.release()
+	run, err := p.Start(ctx, c.stdio())
+	if err != nil {
+		return errors.Join(err, p.Close())
+	}
+	return c.see(run, interrupts, false)
+}
+
+func (c *cli) runPrepare(ctx context.Context, o *podOptions, args []string) error {
+	h, rt, err := c.pods()
+	if err != nil {
+		return err
+	}
+	m, po, err := c.describe(ctx, h, rt, o, args)
+	if err != nil {
+		return err
+	}
+	if o.dryRun {
+		if err := rt.Reify(ctx, m, o.strict); err != nil {
+			return err
+		}
+		raw, err := manifest.MarshalPod(m)
+		if err != nil {
+			return err
+		}
+		return printRaw(c.stdout, raw)
+	}
+	p, err := rt.Prepare(ctx, m, po, o.strict)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(p.Close(), writeUUID(o.uuidFile, p.UUID)); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(c.stdout, p.UUID)
+	return err
+}
+
+func writeUUID(file, id string) error {
+	if file == "" {
+		return nil
+	}
+	return renameio.WriteFile(file, []byte(id+"\n"), 0o644)
+}
+
+func (c *cli) stdio() runtime.IO {
+	io := runtime.IO{Stdin: c.stdin, Stdout: c.stdout, Stderr: c.stderr}
+	if t, err := console.ConsoleFromFile(c.stdin); err == nil {
+		if size, err := t.Size(); err == nil {
+			io.Size = size
+		}
+	}
+	return io
+}
+
+// see waits for a pod, minds the terminal and the signals meanwhile, and gives the
+// pod's exit code.
+func (c *cli) see(run *runtime.Run, in *interrupts, remove bool) error {
+	restore := c.rawTerminal(run)
+	in.mind(run)
+	info, err := run.Wait()
+	restore()
+	if remove {
+		err = errors.Join(err, run.Remove(context.Background()))
+	} else {
+		err = errors.Join(err, run.Close())
+	}
+	if err != nil {
+		return err
+	}
+	return appStatus(info.Status())
+}
+
+// rawTerminal hands the user's terminal to the app that has one: keys go to it as
+// they are pressed, and its size follows the window's.
+func (c *cli) rawTerminal(run *runtime.Run) (restore func()) {
+	t, err := console.ConsoleFromFile(c.stdin)
+	if err != nil || !run.HasTerminal() {
+		return func() {}
+	}
+	if err := t.SetRaw(); err != nil {
+		c.warn("terminal: " + err.Error())
+		return func() {}
+	}
+	resized := make(chan os.Signal, 1)
+	signal.Notify(resized, unix.SIGWINCH)
+	go func() {
+		for range resized {
+			if size, err := t.Size(); err == nil {
+				run.Resize(size)
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(resized)
+		close(resized)
+		if err := t.Reset(); err != nil {
+			c.warn("terminal: " + err.Error())
+		}
+	}
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/jetpack-run/jetpack/internal/platform"
+)
+
+func newSystemCommand(c *cli) *cobra.Command {
+	cmd := &cobra.Command{Use: "system", Short: "Look after the host", RunE: group, Args: cobra.ArbitraryArgs}
+	cmd.AddCommand(newSystemInfoCommand(c), newSystemCheckCommand(c), newSystemPruneCommand(c))
+	return cmd
+}
+
+// systemInfo is what `system info` prints.
+type systemInfo struct {
+	Version string `json:"version"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+	Kernel  string `json:"kernel"`
+	Root    string `json:"root"`
+	RootID  string `json:"rootID"`
+	Storage string `json:"storage"`
+	Engine  string `json:"engine"`  // "" where pods cannot be run
+	Runtime string `json:"runtime"` // the OCI runtime and its version
+	Images  int    `json:"images"`
+	Pods    int    `json:"pods"`
+}
+
+func newSystemInfoCommand(c *cli) *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:   "info",
+		Short: "Show the host, the root and what serves it",
+		Args:  exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			info, err := c.systemInfo(cmd.Context())
+			if err != nil {
+				return err
+			}
+			switch format {
+			case "json":
+				return printJSON(c.stdout, info)
+			case "table":
+				return printTable(c.stdout, []string{"version", info.Version}, []row{
+					{cells: []string{"host", info.OS + " " + info.Arch}},
+					{cells: []string{"kernel", info.Kernel}},
+					{cells: []string{"root", info.Root + " (" + info.RootID + ")"}},
+					{cells: []string{"storage", info.Storage}},
+					{cells: []string{"engine", orDash(info.Engine)}},
+					{cells: []string{"runtime", orDash(info.Runtime)}},
+					{cells: []string{"images", fmt.Sprint(info.Images)}},
+					{cells: []string{"pods", fmt.Sprint(info.Pods)}},
+				})
+			}
+			return usagef("--format %q: want table or json", format)
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "table", "`FORMAT`: table, json")
+	return cmd
+}
+
+func (c *cli) systemInfo(ctx context.Context) (systemInfo, error) {
+	h, err := c.open()
+	if err != nil {
+		return systemInfo{}, err
+	}
+	info := systemInfo{
+		Version: version, OS: platform.OS(), Arch: platform.Arch(), Root: c.cfg.Root, RootID: h.root.ID,
+		Storage: h.driver.Info().Name,
+	}
+	if info.Kernel, err = platform.Kernel(); err != nil {
+		return info, err
+	}
+	images, err := h.images.List(ctx)
+	if err != nil {
+		return info, err
+	}
+	pods, err := c.runtime(h, nil).List(ctx)
+	if err != nil {
+		return info, err
+	}
+	info.Images, info.Pods = len(images), len(pods)
+	engine, err := platform.Engine(c.cfg.Root, h.root, c.cfg.LinuxRuntime)
+	if err != nil {
+		c.warn(err.Error())
+		return info, nil
+	}
+	info.Engine = engine.Info().Name
+	if info.Runtime, err = platform.RuntimeVersion(ctx, engine); err != nil {
+		c.warn(err.Error())
+	}
+	return info, nil
+}
+
+var errUnclean = errors.New("not clean; 'jetpack system prune' mends what can be mended")
+
+func newSystemCheckCommand(c *cli) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Compare what exists with what ought to; exit 0 when clean",
+		Args:  exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			h, rt, err := c.pods()
+			if err != nil {
+				return err
+			}
+			found, err := rt.Check(cmd.Context())
+			if err != nil {
+				return err
+			}
+			debris, err := h.images.Debris(cmd.Context())
+			if err != nil {
+				return err
+			}
+			for _, d := range debris {
+				found = append(found, d.What)
+			}
+			for _, line := range found {
+				if _, err := fmt.Fprintln(c.stdout, line); err != nil {
+					return err
+				}
+			}
+			if len(found) > 0 {
+				return fmt.Errorf("%s: %w", c.cfg.Root, errUnclean)
+			}
+			return nil
+		},
+	}
+}
+
+func newSystemPruneCommand(c *cli) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "prune",
+		Short: "Remove pods that have ended and what interrupted commands left",
+		Args:  exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !force {
+				if err := c.confirm("Remove all pods that have ended and what interrupted commands left?"); err != nil {
+					return err
+				}
+			}
+			return c.runPrune(cmd.Context())
+		},
+	}
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
+	return cmd
+}
+
+func (c *cli) runPrune(ctx context.Context) error {
+	h, rt, err := c.pods()
+	if err != nil {
+		return err
+	}
+	removed, err := rt.GC(ctx, 0)
+	for _, id := range removed {
+		fmt.Fprintln(c.stdout, "pod "+id)
+	}
+	debris, derr := h.images.Debris(ctx)
+	errs := []error{err, derr}
+	for _, d := range debris {
+		if err := d.Remove(ctx); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		fmt.Fprintln(c.stdout, d.What)
+	}
+	return errors.Join(errs...)
+}
+
+// confirm asks on the terminal; without one there is nobody to ask.
+func (c *cli) confirm(question string) error {
+	if !term.IsTerminal(int(c.stdin.Fd())) {
+		return usagef("standard input is no terminal to ask on; use --force")
+	}
+	fmt.Fprintf(c.stderr, "%s [y/N] ", question)
+	answer, err := bufio.NewReader(c.stdin).ReadString('\n')
+	if err != nil {
+		return err
+	}
+	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+		return errors.New("nothing was removed")
+	}
+	return nil
+}

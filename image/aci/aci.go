@@ -1,0 +1,360 @@
+// Package aci is the App Container Image format (appc spec, aci.md): it
+// recognises an image file, reads its manifest, validates its layout and
+// extracts its root file system. Every byte of such a file is hostile.
+//
+// Not for: signatures (image/trust; they are to be checked before anything
+// here), the tree that entries are applied to (image/layer), the contents of
+// manifests (internal/manifest), keeping images (image).
+package aci
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"regexp"
+	"strings"
+
+	"github.com/appc/spec/schema"
+
+	"github.com/jetpack-run/jetpack/image/layer"
+	"github.com/jetpack-run/jetpack/internal/manifest"
+)
+
+// Why a file is refused. All but ErrEncrypted wrap ErrFormat. Refused manifests
+// are manifest.ErrInvalid; refused entries and exceeded limits are the errors of
+// image/layer; any other error comes from the file system or from reading.
+var (
+	// ErrFormat: the file is not an image, or a broken one.
+	ErrFormat = errors.New("not a valid ACI")
+	// ErrEncrypted: the file is an OpenPGP message.
+	ErrEncrypted = errors.New("encrypted images are not supported")
+	// ErrCompression: the compressed data is damaged, or needs more memory to
+	// decompress than is granted.
+	ErrCompression = fmt.Errorf("%w: bad compression", ErrFormat)
+	// ErrTruncated: the end is missing, be it of the compressed data or of the archive.
+	ErrTruncated = fmt.Errorf("%w: truncated", ErrFormat)
+	// ErrTrailing: something other than zeros follows the end of the archive, or
+	// anything the end of the compressed data.
+	ErrTrailing = fmt.Errorf("%w: garbage after the end", ErrFormat)
+	// ErrLayout: an entry that is neither the manifest nor rootfs or below it, is
+	// there twice, or is of the wrong type.
+	ErrLayout = fmt.Errorf("%w: bad layout", ErrFormat)
+	// ErrNoManifest: there is no manifest.
+	ErrNoManifest = fmt.Errorf("%w: no manifest", ErrFormat)
+	// ErrNoRootfs: there is no entry for rootfs itself.
+	ErrNoRootfs = fmt.Errorf("%w: no rootfs", ErrFormat)
+)
+
+// Manifest is an image's manifest as read from the image.
+type Manifest struct {
+	Image    *schema.ImageManifest
+	Raw      []byte   // the very bytes of the entry
+	Warnings []string // of internal/manifest, for the user
+}
+
+// Result is what Extract learnt.
+type Result struct {
+	// ID is the image ID: "sha512-" and the 128 lower-case hexadecimal digits of
+	// the SHA-512 of the uncompressed archive.
+	ID          string
+	Size        int64 // bytes of the uncompressed archive
+	Compression Compression
+	Manifest    Manifest // a caller that read it before compares Raw
+	Warnings    []string // about what was left out of the root file system
+}
+
+var idPattern = regexp.MustCompile(`^sha512-[0-9a-f]{128}$`)
+
+// CheckID checks that id is a whole image ID as in Result. Errors: ErrFormat.
+func CheckID(id string) error {
+	if !idPattern.MatchString(id) {
+		return fmt.Errorf("%w: image ID %.160q is not sha512- and 128 lower-case hexadecimal digits", ErrFormat, id)
+	}
+	return nil
+}
+
+// ReadManifest reads the manifest out of an image file, compressed or not. It
+// stops reading there, so it says nothing about the rest of the file. The
+// manifest may be the last entry (actool writes it last). It uncompresses at
+// most what an image within layer.DefaultLimits can have.
+func ReadManifest(ctx context.Context, r io.Reader) (m Manifest, err error) {
+	s, err := open(ctx, r, layer.DefaultLimits())
+	if err != nil {
+		return Manifest{}, fmt.Errorf("read image manifest: %w", err)
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	m, err = s.findManifest()
+	if err != nil {
+		return Manifest{}, fmt.Errorf("read image manifest: %w", err)
+	}
+	return m, nil
+}
+
+// Extract reads an image file, compressed or not, to its end, validates it as a
+// whole and applies what is below rootfs to the existing, empty directory
+// rootfs. After an error that directory is to be thrown away.
+func Extract(ctx context.Context, r io.Reader, rootfs string, l layer.Limits) (result Result, err error) {
+	s, err := open(ctx, r, l)
+	if err != nil {
+		return Result{}, fmt.Errorf("extract image: %w", err)
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	applier, err := layer.NewApplier(rootfs, l)
+	if err != nil {
+		return Result{}, fmt.Errorf("extract image: %w", err)
+	}
+	m, err := s.extract(applier)
+	if closeErr := applier.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return Result{}, fmt.Errorf("extract image: %w", err)
+	}
+	return Result{
+		ID:          "sha512-" + hex.EncodeToString(s.content.hash.Sum(nil)),
+		Size:        s.content.size,
+		Compression: s.compression,
+		Manifest:    m,
+		Warnings:    applier.Warnings(),
+	}, nil
+}
+
+// stream is an image file being read, entry by entry.
+type stream struct {
+	compression  Compression
+	uncompressed io.Closer
+	content      *content
+	tar          *tar.Reader
+	seen         map[string]bool // of the entries at the top: ".", "manifest", "rootfs"
+}
+
+// The names that an archive consists of.
+const (
+	manifestName = "manifest"
+	rootfsName   = "rootfs"
+)
+
+func open(ctx context.Context, r io.Reader, l layer.Limits) (*stream, error) {
+	uncompressed, compression, err := Decompress(withContext(ctx, r))
+	if err != nil {
+		return nil, err
+	}
+	c := &content{r: withContext(ctx, uncompressed), hash: sha512.New(), limit: maxSize(l)}
+	return &stream{compression, uncompressed, c, tar.NewReader(c), map[string]bool{}}, nil
+}
+
+func (s *stream) close() error { return s.uncompressed.Close() }
+
+func (s *stream) findManifest() (Manifest, error) {
+	for {
+		hdr, name, err := s.next()
+		if err == io.EOF {
+			return Manifest{}, ErrNoManifest
+		}
+		if err != nil {
+			return Manifest{}, err
+		}
+		if name == manifestName {
+			return s.readManifest(hdr)
+		}
+	}
+}
+
+func (s *stream) extract(applier *layer.Applier) (Manifest, error) {
+	var m Manifest
+	for {
+		hdr, name, err := s.next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return Manifest{}, err
+		}
+		switch name {
+		case ".":
+		case manifestName:
+			m, err = s.readManifest(hdr)
+		default:
+			err = s.apply(applier, hdr)
+		}
+		if err != nil {
+			return Manifest{}, err
+		}
+	}
+	if !s.seen[manifestName] {
+		return Manifest{}, ErrNoManifest
+	}
+	if !s.seen[rootfsName] {
+		return Manifest{}, ErrNoRootfs
+	}
+	return m, s.finish()
+}
+
+// next gives the next entry with its clean name, which is fit for its place in
+// the layout, or io.EOF after the last.
+func (s *stream) next() (*tar.Header, string, error) {
+	for {
+		hdr, err := s.tar.Next()
+		if err == io.EOF {
+			return nil, "", err
+		}
+		if err != nil {
+			return nil, "", tarError(err)
+		}
+		if isComment(hdr) {
+			continue
+		}
+		name, err := layer.CleanName(hdr.Name)
+		if err != nil {
+			return nil, "", fmt.Errorf("%w: %w", ErrLayout, err)
+		}
+		if err := s.checkPlace(hdr, name); err != nil {
+			return nil, "", err
+		}
+		return hdr, name, nil
+	}
+}
+
+// isComment: git archive begins with a global header that has nothing but a comment.
+// Any other would change the meaning of what follows for some readers, and not
+// for archive/tar; checkPlace refuses it for its type.
+func isComment(hdr *tar.Header) bool {
+	_, ok := hdr.PAXRecords["comment"]
+	return hdr.Typeflag == tar.TypeXGlobalHeader && ok && len(hdr.PAXRecords) == 1
+}
+
+// checkPlace applies the rules of the specification's "Image Layout". What is
+// twice below rootfs is image/layer's to refuse.
+func (s *stream) checkPlace(hdr *tar.Header, name string) error {
+	if hdr.Typeflag == tar.TypeXGlobalHeader {
+		return fmt.Errorf("%w: PAX global header", ErrLayout)
+	}
+	want := byte(tar.TypeDir)
+	switch {
+	case strings.HasPrefix(name, rootfsName+"/"):
+		return nil
+	case name == manifestName:
+		want = tar.TypeReg
+	case name != rootfsName && name != ".":
+		return fmt.Errorf("%w: unexpected entry %.100q", ErrLayout, name)
+	}
+	if hdr.Typeflag != want {
+		return fmt.Errorf("%w: %s is an entry of type %q, not %q", ErrLayout, name, hdr.Typeflag, want)
+	}
+	if s.seen[name] {
+		return fmt.Errorf("%w: second entry %s", ErrLayout, name)
+	}
+	s.seen[name] = true
+	return nil
+}
+
+func (s *stream) readManifest(hdr *tar.Header) (Manifest, error) {
+	if hdr.Size > manifest.MaxSize {
+		return Manifest{}, fmt.Errorf("%w: manifest of %d bytes", ErrLayout, hdr.Size)
+	}
+	raw, err := io.ReadAll(s.tar)
+	if err != nil {
+		return Manifest{}, tarError(err)
+	}
+	image, warnings, err := manifest.ParseImage(raw)
+	if err != nil {
+		return Manifest{}, err
+	}
+	return Manifest{image, raw, warnings}, nil
+}
+
+func (s *stream) apply(applier *layer.Applier, hdr *tar.Header) error {
+	name, err := layer.Below(rootfsName, hdr.Name)
+	if err != nil {
+		return err
+	}
+	if hdr.Typeflag == tar.TypeLink {
+		target, err := layer.Below(rootfsName, hdr.Linkname)
+		if err != nil {
+			return fmt.Errorf("entry %q: %w: %w", name, layer.ErrHardLink, err)
+		}
+		inside := *hdr
+		inside.Linkname = target
+		hdr = &inside
+	}
+	return tarError(applier.Apply(hdr, name, s.tar))
+}
+
+// finish reads what follows the last entry: the rest of the end marker and
+// padding, all zeros (POSIX pax, "ustar Interchange Format").
+func (s *stream) finish() error {
+	if s.content.ended {
+		return fmt.Errorf("%w: no end-of-archive marker", ErrTruncated)
+	}
+	_, err := io.Copy(onlyZeros{}, s.content)
+	return err
+}
+
+// tarError tells what archive/tar found wrong with an archive from what went
+// wrong with reading it.
+func tarError(err error) error {
+	switch {
+	case errors.Is(err, tar.ErrHeader), errors.Is(err, tar.ErrFieldTooLong):
+		return fmt.Errorf("%w: %w", ErrFormat, err)
+	case errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, ErrTruncated):
+		return fmt.Errorf("%w: %w", ErrTruncated, err)
+	}
+	return err
+}
+
+// content is the uncompressed archive passing by.
+type content struct {
+	r     io.Reader
+	hash  hash.Hash // of what was read
+	size  int64     // of what was read
+	limit int64     // of size
+	ended bool      // a read was answered by the end of the archive only
+}
+
+func (c *content) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.size += int64(n)
+	if c.size > c.limit {
+		return 0, fmt.Errorf("%w: the archive has more than %d bytes", layer.ErrTooLarge, c.limit)
+	}
+	c.hash.Write(p[:n])
+	c.ended = n == 0 && err == io.EOF
+	return n, err
+}
+
+// maxSize is how long an archive of contents within l can be: for each entry a
+// header, padding and some extended attributes, and the manifest.
+func maxSize(l layer.Limits) int64 {
+	const perEntry = 2048
+	return min(l.MaxBytes, 1<<62) + min(l.MaxEntries, 1<<40)*perEntry + 2*manifest.MaxSize
+}
+
+// onlyZeros is a writer that refuses anything but zeros.
+type onlyZeros struct{}
+
+func (onlyZeros) Write(p []byte) (int, error) {
+	if len(bytes.Trim(p, "\x00")) > 0 {
+		return 0, ErrTrailing
+	}
+	return len(p), nil
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// withContext ends reading at the end of ctx.
+func withContext(ctx context.Context, r io.Reader) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return r.Read(p)
+	})
+}

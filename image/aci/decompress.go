@@ -1,0 +1,189 @@
+package aci
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/bzip2"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// Compression names how a file is compressed.
+type Compression string
+
+// The kinds of compression that are read. Zstd is not in the specification;
+// images that are to be read by other tools are not written with it.
+const (
+	None  Compression = "none"
+	Gzip  Compression = "gzip"
+	Bzip2 Compression = "bzip2"
+	Xz    Compression = "xz"
+	Zstd  Compression = "zstd"
+)
+
+// magics are the first bytes of compressed files.
+var magics = map[Compression]string{
+	Gzip:  "\x1f\x8b",
+	Bzip2: "BZh",
+	Xz:    "\xfd7zXZ\x00",
+	Zstd:  "\x28\xb5\x2f\xfd",
+}
+
+// maxZstdWindow is that of zstd --long=27, the most that zstd -d grants unasked.
+const maxZstdWindow = 128 << 20
+
+// Decompress recognises a tar archive, compressed or not, by its first bytes
+// and gives its uncompressed contents. All members of a file of several are
+// read, and to be sure that nothing else follows the reader is to be read to its
+// end. Memory is bounded by about 130 MiB whatever the file says. Closing
+// does not close r.
+//
+// Errors, also of the reader: ErrFormat, ErrEncrypted, ErrCompression,
+// ErrTruncated, ErrTrailing, and those of r.
+func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
+	src := &source{r: r}
+	buffered := bufio.NewReaderSize(src, 64<<10)
+	head, err := buffered.Peek(512)
+	if err != nil && err != io.EOF {
+		return nil, "", fmt.Errorf("read image: %w", err)
+	}
+	compression, err := recognise(head)
+	if err != nil {
+		return nil, "", err
+	}
+	d := &decompressor{src: src, compression: compression}
+	d.r, d.close, err = newReader(buffered, compression)
+	if err != nil {
+		return nil, "", d.explain(err)
+	}
+	return d, compression, nil
+}
+
+func recognise(head []byte) (Compression, error) {
+	for compression, magic := range magics {
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return compression, nil
+		}
+	}
+	switch {
+	case isTar(head):
+		return None, nil
+	case isOpenPGP(head):
+		return "", ErrEncrypted
+	}
+	return "", fmt.Errorf("%w: neither a tar archive nor compressed in a known way", ErrFormat)
+}
+
+// isTar: head is a tar header with the right checksum, of any dialect ("ustar"
+// is missing in the oldest one).
+func isTar(head []byte) bool {
+	if len(head) < 512 {
+		return false
+	}
+	_, err := tar.NewReader(bytes.NewReader(head)).Next()
+	return err == nil || err == io.ErrUnexpectedEOF // the header announces more than head has
+}
+
+// isOpenPGP: head begins an encrypted message, binary or armoured. A message
+// begins with a packet of tag 1, 3, 9 or 18 (RFC 4880, sections 4.2 and 11.3).
+func isOpenPGP(head []byte) bool {
+	if bytes.HasPrefix(head, []byte("-----BEGIN PGP MESSAGE-----")) {
+		return true
+	}
+	if len(head) == 0 || head[0]&0x80 == 0 {
+		return false
+	}
+	tag := head[0] & 0x3f
+	if head[0]&0x40 == 0 {
+		tag >>= 2
+	}
+	return tag == 1 || tag == 3 || tag == 9 || tag == 18
+}
+
+func newReader(r *bufio.Reader, compression Compression) (io.Reader, func(), error) {
+	nothing := func() {}
+	switch compression {
+	case Gzip:
+		z, err := gzip.NewReader(r)
+		return z, nothing, err
+	case Bzip2:
+		return bzip2.NewReader(r), nothing, nil
+	case Xz:
+		z, err := newXzReader(r)
+		return z, nothing, err
+	case Zstd:
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(maxZstdWindow))
+		if err != nil {
+			return nil, nothing, err
+		}
+		return z, z.Close, nil
+	}
+	return r, nothing, nil
+}
+
+// source remembers why reading the file failed, so that a bad disk is not taken
+// for bad data.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+type decompressor struct {
+	src         *source
+	compression Compression
+	r           io.Reader
+	close       func()
+}
+
+func (d *decompressor) Read(p []byte) (int, error) {
+	n, err := d.r.Read(p)
+	if err != nil && err != io.EOF {
+		err = d.explain(err)
+	}
+	return n, err
+}
+
+func (d *decompressor) Close() error {
+	d.close()
+	return nil
+}
+
+// noNextMember is what the libraries say when something else follows the end of
+// compressed data; that it begins well was seen before.
+var noNextMember = []error{
+	gzip.ErrHeader,
+	bzip2.StructuralError("bad magic value in continuation file"),
+	zstd.ErrMagicMismatch,
+}
+
+func (d *decompressor) explain(err error) error {
+	if d.src.err != nil {
+		return fmt.Errorf("read image: %w", d.src.err)
+	}
+	if errors.Is(err, ErrFormat) {
+		return err
+	}
+	for _, e := range noNextMember {
+		if errors.Is(err, e) {
+			return fmt.Errorf("%w of the %s data", ErrTrailing, d.compression)
+		}
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) || err == io.EOF {
+		return fmt.Errorf("%w: %s: %w", ErrTruncated, d.compression, io.ErrUnexpectedEOF)
+	}
+	return fmt.Errorf("%w: %s: %w", ErrCompression, d.compression, err)
+}

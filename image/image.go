@@ -1,0 +1,67 @@
+// Package image keeps images: their identity, the index that finds them, the
+// file they came in and the sealed tree that pods clone.
+//
+// Not for: reading a format (image/aci), unpacking (image/layer), trees
+// themselves (internal/storage), where images come from.
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/appc/spec/schema"
+)
+
+// Sentinels of this package, wrapped with the object.
+var (
+	// ErrNotFound: the store has no such image.
+	ErrNotFound = errors.New("no such image")
+	// ErrAmbiguous: an ID prefix stands for several images.
+	ErrAmbiguous = errors.New("ambiguous image ID")
+	// ErrInUse: a pod or another image depends on the image.
+	ErrInUse = errors.New("image is in use")
+	// ErrUntrusted: no signature by a trusted key vouches for the image.
+	ErrUntrusted = errors.New("no trusted signature")
+	// ErrNotInitialized: there is no store where one was expected.
+	ErrNotInitialized = errors.New("store is not initialized")
+	// ErrDamaged: the index and the files contradict each other.
+	ErrDamaged = errors.New("image is damaged")
+)
+
+// ID is an image ID: "sha512-" and the 128 lower-case hexadecimal digits of the
+// SHA-512 of the uncompressed archive (appc spec, "Image Archives").
+type ID string
+
+var idPattern = regexp.MustCompile(`^sha512-[0-9a-f]{128}$`)
+
+// ParseID checks that s is a whole image ID. The library's types.Hash accepts
+// prefixes, upper case and path separators, so it is never trusted as a path.
+func ParseID(s string) (ID, error) {
+	if !idPattern.MatchString(s) {
+		return "", fmt.Errorf("image ID %.160q: want sha512- and 128 lower-case hex digits", s)
+	}
+	return ID(s), nil
+}
+
+// Short is the ID as tables show it: "sha512-" and 12 digits.
+func (id ID) Short() string { return string(id[:min(len(id), 19)]) }
+
+// Image is what the store knows of an image.
+type Image struct {
+	ID       ID              `json:"id"`
+	Manifest json.RawMessage `json:"manifest"` // the very bytes of the archive's manifest
+	// Origin is where it came from: an absolute path, a URL, or "stdin".
+	Origin   string    `json:"origin"`
+	Imported time.Time `json:"imported"`
+	// Size and FileSize are bytes: of the uncompressed archive, of the file that came.
+	Size        int64  `json:"size"`
+	FileSize    int64  `json:"fileSize"`
+	Compression string `json:"compression"`
+	// Insecure lists the checks that were waived when it was admitted: "signature".
+	Insecure []string `json:"insecure"`
+
+	parsed *schema.ImageManifest
+}

@@ -1,0 +1,17 @@
+package layer
+
+import "golang.org/x/sys/unix"
+
+func chmodFifo(dir int, name string, mode uint32) error {
+	return unix.Fchmodat(dir, name, mode, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// setXattrAt cannot: extattr_set_link(2) takes only a path, on which links would
+// be followed.
+func setXattrAt(int, string, string, []byte) error { return unix.ENOTSUP }
+
+// xattrRefused says whether the file system does not take such an attribute at
+// all; golang.org/x/sys answers ENOATTR for namespaces other than user and system.
+func xattrRefused(err error) bool {
+	return err == unix.ENOTSUP || err == unix.EPERM || err == unix.ENOATTR
+}

@@ -1,0 +1,105 @@
+package config
+
+import "time"
+
+// Type says how a value is written and what it may be.
+type Type string
+
+// The types of values.
+const (
+	String   Type = "string"   // text without control characters, not empty
+	Path     Type = "path"     // an absolute file name
+	Choice   Type = "choice"   // one of Key.Choices
+	Size     Type = "size"     // bytes, at least 1, with a binary suffix or none: 512, "64G"
+	Integer  Type = "integer"  // a whole number, at least 1
+	Duration Type = "duration" // as Go writes them: "10s", "1m30s"; not negative
+)
+
+// Key describes one setting. The table of keys is what the parser, jetpack
+// config and the manual page all work from.
+type Key struct {
+	Name    string // dotted, as in TOML: "pod.stop-grace"
+	Type    Type
+	Choices []string // of a Choice
+	Default string   // as it would be written; "" leaves the field as it is
+	FreeBSD string   // the default on FreeBSD, where it differs
+	Doc     string   // one paragraph
+	Secret  bool     // the value is never shown
+
+	// field points to the value: *string, *int64 (Size, Integer) or *time.Duration.
+	field func(*Config) any
+}
+
+// Config holds the values that jetpack runs with.
+type Config struct {
+	Root            string        // root
+	StorageDriver   string        // storage.driver
+	LinuxRuntime    string        // linux.runtime
+	ImageMaxSize    int64         // image.max-size, bytes
+	ImageMaxEntries int64         // image.max-entries
+	PodStopGrace    time.Duration // pod.stop-grace
+	PathShare       string        // path.share
+	LogLevel        string        // log.level
+	LogFormat       string        // log.format
+
+	goos string // whose defaults apply
+}
+
+// Keys returns the table of settings, in the order in which they are shown.
+func Keys() []Key {
+	return []Key{
+		{
+			Name: "root", Type: Path, Default: "/var/lib/jetpack", FreeBSD: "/var/jetpack",
+			Doc:   "The directory with jetpack's state: images, pods and volumes. The option --root sets it, too.",
+			field: func(c *Config) any { return &c.Root },
+		},
+		{
+			Name: "storage.driver", Type: Choice, Choices: []string{"auto", "overlay", "plaindir"}, Default: "auto",
+			Doc:   "What keeps the file trees of images and pods: overlay shares files between clones through overlayfs, plaindir copies them, auto takes the best that works below root.",
+			field: func(c *Config) any { return &c.StorageDriver },
+		},
+		{
+			Name: "linux.runtime", Type: String, Default: "runc",
+			Doc:   "The OCI runtime that isolates pods on Linux: a command to be found in PATH, or an absolute file name.",
+			field: func(c *Config) any { return &c.LinuxRuntime },
+		},
+		{
+			Name: "image.max-size", Type: Size, Default: "64G",
+			Doc:   "How large an image may be once uncompressed. A larger one is refused while it is read, before it fills the storage.",
+			field: func(c *Config) any { return &c.ImageMaxSize },
+		},
+		{
+			Name: "image.max-entries", Type: Integer, Default: "1000000",
+			Doc:   "How many files, directories and links an image may have.",
+			field: func(c *Config) any { return &c.ImageMaxEntries },
+		},
+		{
+			Name: "pod.stop-grace", Type: Duration, Default: "10s",
+			Doc:   "How long a pod that is told to stop may take before its processes are killed.",
+			field: func(c *Config) any { return &c.PodStopGrace },
+		},
+		{
+			Name: "path.share", Type: Path, Default: "/usr/local/share/jetpack",
+			Doc:   "The directory with the data installed along with jetpack, such as jetpack.image.mk, which makefiles of images include.",
+			field: func(c *Config) any { return &c.PathShare },
+		},
+		{
+			Name: "log.level", Type: Choice, Choices: []string{"debug", "info", "warn", "error"}, Default: "info",
+			Doc:   "The least severe messages that are logged.",
+			field: func(c *Config) any { return &c.LogLevel },
+		},
+		{
+			Name: "log.format", Type: Choice, Choices: []string{"text", "json"}, Default: "text",
+			Doc:   "How messages are logged: text for people, json, one object a line, for programs.",
+			field: func(c *Config) any { return &c.LogFormat },
+		},
+	}
+}
+
+// defaultOn is the default on an operating system, named as GOOS has it.
+func (k Key) defaultOn(goos string) string {
+	if goos == "freebsd" && k.FreeBSD != "" {
+		return k.FreeBSD
+	}
+	return k.Default
+}

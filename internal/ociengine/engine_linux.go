@@ -1,0 +1,190 @@
+package ociengine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"sync"
+	"syscall"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"github.com/jetpack-run/jetpack/internal/sandbox"
+)
+
+// Config is what an Engine is made from.
+type Config struct {
+	// Runtime is the OCI runtime, a path or a name to be found in PATH: "runc".
+	Runtime string
+	// StateDir is an absolute directory for the engine alone; it is created, 0700.
+	StateDir string
+	// Scope tells engines of one host apart, in the names of what lies outside
+	// StateDir: 1 to 32 lower-case letters and digits.
+	Scope string
+}
+
+// Engine is a sandbox.Engine.
+type Engine struct {
+	cfg     Config
+	cgroups cgroups
+	own     func() error // see own
+
+	mu   sync.Mutex
+	pods map[string]*pod // those that this process owns
+}
+
+var scopePattern = regexp.MustCompile(`^[a-z0-9]{1,32}$`)
+
+// New makes an engine; pods need root, New does not.
+func New(cfg Config) (*Engine, error) {
+	runtime, err := exec.LookPath(cfg.Runtime)
+	if err != nil {
+		return nil, fmt.Errorf("%s not found in PATH: install %[1]s, or set linux.runtime", cfg.Runtime)
+	}
+	cfg.Runtime = runtime
+	if !scopePattern.MatchString(cfg.Scope) {
+		return nil, fmt.Errorf("invalid engine scope %q", cfg.Scope)
+	}
+	if !filepath.IsAbs(cfg.StateDir) {
+		return nil, fmt.Errorf("engine state directory %q is not absolute", cfg.StateDir)
+	}
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make engine state directory: %w", err)
+	}
+	if err := os.Chmod(cfg.StateDir, 0o700); err != nil {
+		return nil, fmt.Errorf("protect engine state directory: %w", err)
+	}
+	hierarchies, err := findCgroups()
+	if err != nil {
+		return nil, err
+	}
+	return &Engine{cfg: cfg, cgroups: hierarchies, own: sync.OnceValue(own), pods: map[string]*pod{}}, nil
+}
+
+// Info implements sandbox.Engine.
+func (e *Engine) Info() sandbox.Info {
+	return sandbox.Info{Name: "oci", DiesWithOwner: true, Isolates: true, HostNetwork: true, Terminal: true}
+}
+
+// RuntimeVersion is the first line that the runtime prints of its version:
+// "runc version 1.1.5".
+func (e *Engine) RuntimeVersion(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, e.cfg.Runtime, "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("ask %s for its version: %w", e.cfg.Runtime, err)
+	}
+	line, _, _ := bytes.Cut(out, []byte("\n"))
+	return string(line), nil
+}
+
+// Create implements sandbox.Engine.
+func (e *Engine) Create(ctx context.Context, spec sandbox.Pod) (err error) {
+	dir, err := e.podDir(spec.ID)
+	if err != nil {
+		return err
+	}
+	if spec.Network != sandbox.NetworkNone && spec.Network != sandbox.NetworkHost {
+		return fmt.Errorf("create pod %s: network %q: %w", spec.ID, spec.Network, sandbox.ErrUnsupported)
+	}
+	if err := errors.Join(ctx.Err(), e.own()); err != nil {
+		return fmt.Errorf("create pod %s: %w", spec.ID, err)
+	}
+	err = os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("create pod %s: %w", spec.ID, sandbox.ErrExists)
+	}
+	if err != nil {
+		return fmt.Errorf("create pod: %w", err)
+	}
+	p, err := newPod(dir, spec)
+	if err != nil {
+		return errors.Join(fmt.Errorf("create pod %s: %w", spec.ID, err), e.Destroy(context.WithoutCancel(ctx), spec.ID))
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.pods[spec.ID] = p
+	return nil
+}
+
+// Start implements sandbox.Engine.
+func (e *Engine) Start(ctx context.Context, podID string, p sandbox.Process) (sandbox.Task, error) {
+	e.mu.Lock()
+	pod := e.pods[podID]
+	e.mu.Unlock()
+	if pod == nil {
+		return nil, fmt.Errorf("start in pod %s: %w", podID, sandbox.ErrNotFound)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("start in pod %s: %w", podID, err)
+	}
+	t, err := e.start(pod, p)
+	if err != nil {
+		return nil, fmt.Errorf("start in pod %s: %w", podID, err)
+	}
+	return t, nil
+}
+
+// Destroy implements sandbox.Engine.
+func (e *Engine) Destroy(ctx context.Context, podID string) error {
+	dir, err := e.podDir(podID)
+	if err != nil {
+		return err
+	}
+	if err := e.destroy(ctx, dir, podID); err != nil {
+		return fmt.Errorf("destroy pod %s: %w", podID, err)
+	}
+	e.mu.Lock()
+	p := e.pods[podID]
+	delete(e.pods, podID)
+	e.mu.Unlock()
+	if p != nil {
+		return p.release(ctx)
+	}
+	return nil
+}
+
+// List implements sandbox.Engine.
+func (e *Engine) List(context.Context) ([]string, error) {
+	entries, err := os.ReadDir(e.cfg.StateDir)
+	if err != nil {
+		return nil, fmt.Errorf("list pods: %w", err)
+	}
+	ids := make([]string, len(entries))
+	for i, entry := range entries {
+		ids[i] = entry.Name()
+	}
+	return ids, nil
+}
+
+// podDir is the pod's directory. The id becomes part of paths.
+func (e *Engine) podDir(id string) (string, error) {
+	if u, err := uuid.Parse(id); err != nil || u.String() != id {
+		return "", fmt.Errorf("pod id %q is not a canonical UUID", id)
+	}
+	return filepath.Join(e.cfg.StateDir, id), nil
+}
+
+// own prepares this process for owning pods.
+func own() error {
+	// The runtime detaches from the processes that it starts: they become ours, and
+	// we can wait for them.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("become subreaper: %w", err)
+	}
+	// A signal that is ignored (nohup(1), "&" in sh) would be ignored by every
+	// process of the pods as well (execve(2)); one that is caught is not.
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+// Package platform picks the backends: it alone knows which storage driver and
+// which sandbox engine serve a root on this operating system, and it alone reads
+// runtime.GOOS.
+//
+// Not for: how a backend works (their own packages), what is done with it
+// (image, runtime).
+package platform
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+
+	"github.com/jetpack-run/jetpack/internal/atomicfile"
+	"github.com/jetpack-run/jetpack/internal/manifest"
+	"github.com/jetpack-run/jetpack/internal/plaindir"
+	"github.com/jetpack-run/jetpack/internal/sandbox"
+	"github.com/jetpack-run/jetpack/internal/storage"
+)
+
+// Sentinels of this package, wrapped with the root.
+var (
+	// ErrNotInitialized: the root has not been made by Init.
+	ErrNotInitialized = errors.New("not initialized")
+	// ErrNoEngine: nothing on this platform can isolate pods yet.
+	ErrNoEngine = errors.New("running pods is not supported on this platform")
+)
+
+// OS and Arch are this host's, in the appc spec's words.
+func OS() string { return goruntime.GOOS }
+
+// Arch is "amd64" or "aarch64", say; for an architecture that appc has no word
+// for, Go's own.
+func Arch() string {
+	if arch, ok := manifest.Arch(goruntime.GOOS, goruntime.GOARCH); ok {
+		return arch
+	}
+	return goruntime.GOARCH
+}
+
+// Root is what a root directory was made with: <root>/jetpack.json.
+type Root struct {
+	// Version is that of the layout below the root.
+	Version int `json:"version"`
+	// ID, 8 hexadecimal digits, is in the name of everything outside the root, so
+	// that two roots on a host never meet.
+	ID string `json:"id"`
+	// Storage is the name of the driver that has the trees.
+	Storage string `json:"storage"`
+}
+
+const (
+	layoutVersion = 1
+	rootFile      = "jetpack.json"
+)
+
+// Init makes a root directory with the wanted storage driver ("auto" for the best
+// that works there), or leaves the one that is there as it is. It tells what it
+// did, a line each.
+func Init(dir, driver string) (root Root, did []string, err error) {
+	root, err = ReadRoot(dir)
+	if err == nil {
+		if driver != "auto" && driver != root.Storage {
+			return root, nil, fmt.Errorf("%s: its storage is %s, not %s; use another --root", dir, root.Storage, driver)
+		}
+		return root, nil, nil
+	}
+	if !errors.Is(err, ErrNotInitialized) {
+		return root, nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return root, nil, fmt.Errorf("init: %w", err)
+	}
+	// Images hold set-id programs: nobody else may reach them.
+	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a directory needs its x bit
+		return root, nil, fmt.Errorf("init: %w", err)
+	}
+	name, notice, err := chooseStorage(storageDir(dir), driver)
+	if err != nil {
+		return root, nil, fmt.Errorf("init %s: %w", dir, err)
+	}
+	if notice != "" {
+		did = append(did, notice)
+	}
+	var id [4]byte
+	_, _ = rand.Read(id[:]) // never fails since Go 1.24
+	root = Root{Version: layoutVersion, ID: hex.EncodeToString(id[:]), Storage: name}
+	raw, err := json.Marshal(root)
+	if err != nil {
+		return root, nil, err
+	}
+	if err := atomicfile.Write(filepath.Join(dir, rootFile), append(raw, '\n'), 0o600); err != nil {
+		return root, nil, fmt.Errorf("init: %w", err)
+	}
+	return root, append(did, fmt.Sprintf("created %s with storage %s", dir, name)), nil
+}
+
+// ReadRoot tells what a root was made with. Errors: ErrNotInitialized.
+func ReadRoot(dir string) (root Root, err error) {
+	raw, err := os.ReadFile(filepath.Join(dir, rootFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return root, fmt.Errorf("%s: %w", dir, ErrNotInitialized)
+	}
+	if err != nil {
+		return root, err
+	}
+	if err := json.Unmarshal(raw, &root); err != nil {
+		return root, fmt.Errorf("%s: %w", filepath.Join(dir, rootFile), err)
+	}
+	if root.Version != layoutVersion {
+		return root, fmt.Errorf("%s: layout version %d; this jetpack knows %d", dir, root.Version, layoutVersion)
+	}
+	return root, nil
+}
+
+func storageDir(dir string) string { return filepath.Join(dir, "storage") }
+
+// Storage opens the driver of a root.
+func Storage(dir string, root Root) (storage.Driver, error) {
+	return openStorage(root.Storage, storageDir(dir))
+}
+
+// Engine gives the sandbox engine of a root; runtime names the OCI runtime where
+// one is used. Errors: ErrNoEngine.
+func Engine(dir string, root Root, runtime string) (sandbox.Engine, error) {
+	return newEngine(filepath.Join(dir, "run"), root.ID, runtime)
+}
+
+func openPlain(dir string) (storage.Driver, error) { return plaindir.Open(dir) }

@@ -1,0 +1,69 @@
+package platform
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/jetpack-run/jetpack/internal/ociengine"
+	"github.com/jetpack-run/jetpack/internal/overlay"
+	"github.com/jetpack-run/jetpack/internal/sandbox"
+	"github.com/jetpack-run/jetpack/internal/storage"
+)
+
+func chooseStorage(dir, want string) (name, notice string, err error) {
+	if want == "plaindir" {
+		return want, "", nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", "", err
+	}
+	err = overlay.Supported(dir)
+	switch {
+	case err == nil:
+		return "overlay", "", nil
+	case want == "overlay":
+		return "", "", fmt.Errorf("storage overlay: %w", err)
+	}
+	return "plaindir", fmt.Sprintf("storage plaindir: images are copied for every pod, because overlayfs does not work here: %v", err), nil
+}
+
+func openStorage(name, dir string) (storage.Driver, error) {
+	switch name {
+	case "overlay":
+		return overlay.Open(dir)
+	case "plaindir":
+		return openPlain(dir)
+	}
+	return nil, fmt.Errorf("storage %s: no such driver on this platform", name)
+}
+
+func newEngine(dir, id, runtime string) (sandbox.Engine, error) {
+	return ociengine.New(ociengine.Config{Runtime: runtime, StateDir: dir, Scope: id})
+}
+
+// RuntimeVersion tells what isolates pods, for reports.
+func RuntimeVersion(ctx context.Context, e sandbox.Engine) (string, error) {
+	if oci, ok := e.(*ociengine.Engine); ok {
+		return oci.RuntimeVersion(ctx)
+	}
+	return "", nil
+}
+
+// BootID tells one boot of the host from the next (proc_sys_kernel(5)).
+func BootID() (string, error) {
+	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(raw)), err
+}
+
+// Kernel is the kernel's name and release.
+func Kernel() (string, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", err
+	}
+	return unix.ByteSliceToString(u.Sysname[:]) + " " + unix.ByteSliceToString(u.Release[:]), nil
+}

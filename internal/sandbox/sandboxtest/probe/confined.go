@@ -1,0 +1,361 @@
+//go:build unix
+
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// confined are the commands that ask the kernel.
+var confined map[string]command
+
+// A literal would be an initialization cycle: try starts the probe again.
+func init() {
+	confined = map[string]command{
+		"process":     {0, process},
+		"fds":         {0, fds},
+		"self-signal": {1, selfSignal},
+		"pid":         {0, pid},
+		"kill":        {2, kill},
+		"hostname":    {0, hostname},
+		"interfaces":  {0, interfaces},
+		"listen":      {0, listen},
+		"dial":        {1, dial},
+		"sysv-put":    {1, sysvPut},
+		"sysv-get":    {1, sysvGet},
+		"shm-put":     {1, func(_ System, args []string) error { return putShm(args[2]) }},
+		"shm-get":     {0, shmGet},
+		"terminal":    {0, terminal},
+		"resized":     {0, resized},
+		"raw-int":     {0, interrupted},
+		"fork":        {1, fork},
+		"storm":       {1, storm},
+		"orphan":      {0, orphan},
+		"try":         {1, try},
+	}
+}
+
+// Process is what the command process prints.
+type Process struct {
+	UID, GID  int
+	EUID      int
+	EGID      int
+	Groups    []int // sorted, as the kernel gives them
+	Umask     int
+	Leader    bool // of a session of its own
+	GroupLead bool // of a process group of its own
+	Ignored   []int
+}
+
+func process(sys System, _ []string) error {
+	groups, err := os.Getgroups()
+	if err != nil {
+		return err
+	}
+	sid, err := unix.Getsid(0)
+	if err != nil {
+		return err
+	}
+	p := Process{
+		UID: os.Getuid(), GID: os.Getgid(), EUID: os.Geteuid(), EGID: os.Getegid(),
+		Groups: groups, Umask: unix.Umask(0), Leader: sid == os.Getpid(), GroupLead: unix.Getpgrp() == os.Getpid(),
+	}
+	for sig := syscall.Signal(1); sig < 32; sig++ {
+		if signal.Ignored(sig) {
+			p.Ignored = append(p.Ignored, int(sig))
+		}
+	}
+	return sys.print(p)
+}
+
+// fds prints the open descriptors. Go's runtime opens none before it has to wait
+// for one, with the settings of the command.
+func fds(sys System, _ []string) error {
+	open := []int{}
+	for fd := range 1024 {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
+			open = append(open, fd)
+		}
+	}
+	return sys.print(open)
+}
+
+// self-signal SIGNAL
+func selfSignal(sys System, args []string) error {
+	n, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	if err := unix.Kill(os.Getpid(), syscall.Signal(n)); err != nil {
+		return err
+	}
+	return sys.sleepUntilKilled()
+}
+
+// pid prints the probe's number and sleeps.
+func pid(sys System, _ []string) error {
+	if err := sys.print(os.Getpid()); err != nil {
+		return err
+	}
+	return sys.sleepUntilKilled()
+}
+
+// kill PID SIGNAL
+func kill(_ System, args []string) error {
+	n, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	sig, err := strconv.Atoi(args[3])
+	if err != nil {
+		return err
+	}
+	return unix.Kill(n, syscall.Signal(sig))
+}
+
+func hostname(sys System, _ []string) error {
+	name, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	return sys.print(name)
+}
+
+// Interface is what the command interfaces prints of each.
+type Interface struct {
+	Name         string
+	Up, Loopback bool
+}
+
+func interfaces(sys System, _ []string) error {
+	all, err := net.Interfaces()
+	if err != nil {
+		return err
+	}
+	list := []Interface{}
+	for _, i := range all {
+		list = append(list, Interface{i.Name, i.Flags&net.FlagUp != 0, i.Flags&net.FlagLoopback != 0})
+	}
+	return sys.print(list)
+}
+
+// listen prints a port of 127.0.0.1 and says "hello" there once.
+func listen(sys System, _ []string) error {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	if err := sys.print(l.Addr().(*net.TCPAddr).Port); err != nil {
+		return err
+	}
+	conn, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(conn, "hello")
+	return errors.Join(err, conn.Close())
+}
+
+// dial PORT prints what is said there.
+func dial(sys System, args []string) error {
+	conn, err := net.Dial("tcp4", "127.0.0.1:"+args[2])
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = io.Copy(sys.Stdout, conn)
+	return err
+}
+
+const (
+	ipcCreate = 0o1000
+	sysvKey   = 4711
+)
+
+// sysv-put SIZE makes a System V shared memory segment under a known key.
+func sysvPut(_ System, args []string) error {
+	size, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	_, _, errno := unix.Syscall(unix.SYS_SHMGET, sysvKey, uintptr(size), ipcCreate|0o600)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// sysv-get SIZE finds it.
+func sysvGet(_ System, args []string) error {
+	size, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_SHMGET, sysvKey, uintptr(size), 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func shmGet(sys System, _ []string) error {
+	data, err := getShm()
+	if err != nil {
+		return err
+	}
+	_, err = sys.Stdout.Write(data)
+	return err
+}
+
+// Size is a terminal's.
+type Size struct{ Rows, Columns uint16 }
+
+func size() (Size, error) {
+	ws, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
+	if err != nil {
+		return Size{}, err
+	}
+	return Size{ws.Row, ws.Col}, nil
+}
+
+// terminal prints the size of the terminal that all standard files are, and fails
+// if they are not one or it does not control the probe.
+func terminal(sys System, _ []string) error {
+	for fd := range 3 {
+		if _, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ); err != nil {
+			return fmt.Errorf("descriptor %d: %w", fd, err)
+		}
+	}
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer tty.Close()
+	s, err := size()
+	if err != nil {
+		return err
+	}
+	return sys.print(s)
+}
+
+// resized prints "ready", waits for SIGWINCH and prints the size.
+func resized(sys System, _ []string) error {
+	c := sys.Catch(syscall.SIGWINCH)
+	if err := sys.print("ready"); err != nil {
+		return err
+	}
+	<-c
+	s, err := size()
+	if err != nil {
+		return err
+	}
+	return sys.print(s)
+}
+
+// interrupted prints "ready", waits for SIGINT and exits with 42.
+func interrupted(sys System, _ []string) error {
+	c := sys.Catch(syscall.SIGINT)
+	if err := sys.print("ready"); err != nil {
+		return err
+	}
+	<-c
+	return exitError(42)
+}
+
+func again(args ...string) (*os.Process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return os.StartProcess(self, append([]string{"probe"}, args...), &os.ProcAttr{
+		Files: []*os.File{nil, os.Stdout, os.Stderr},
+	})
+}
+
+// fork COUNT starts children that ignore SIGTERM, then prints "ready" and sleeps.
+func fork(sys System, args []string) error {
+	count, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	signal.Ignore(syscall.SIGTERM, syscall.SIGHUP)
+	if count > 0 {
+		if _, err := again("fork", strconv.Itoa(count-1)); err != nil {
+			return err
+		}
+	} else if err := sys.print("ready"); err != nil {
+		return err
+	}
+	return sys.sleepUntilKilled()
+}
+
+// storm PATH: processes that are ever replaced by new ones in sessions of their own,
+// each leaving a sign of life in a file.
+func storm(sys System, args []string) error {
+	if err := sys.Append(args[2], []byte(".")); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	for range 3 {
+		_, err = os.StartProcess(self, args, &os.ProcAttr{
+			Files: []*os.File{nil, nil, nil},
+			Sys:   &syscall.SysProcAttr{Setsid: true},
+		})
+		if err == nil {
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return err
+}
+
+// orphan starts a child that starts a grandchild, and lets the child end first. It
+// prints the number of the grandchild, which ends soon after.
+func orphan(sys System, args []string) error {
+	if len(args) < 3 {
+		child, err := again("orphan", "child")
+		if err != nil {
+			return err
+		}
+		_, err = child.Wait()
+		return err
+	}
+	grandchild, err := again("exit", "0")
+	if err != nil {
+		return err
+	}
+	return sys.print(grandchild.Pid)
+}
+
+// try NAME succeeds if something happens that must not.
+func try(sys System, args []string) error {
+	f, ok := attempts[args[2]]
+	if !ok {
+		return sys.print("unknown")
+	}
+	if err := f(); err != nil {
+		return sys.print("refused: " + err.Error())
+	}
+	return sys.print("permitted")
+}
+
+// Attempts are the arguments of try on this platform.
+func Attempts() (names []string) {
+	for name := range attempts {
+		names = append(names, name)
+	}
+	return names
+}

@@ -1,0 +1,120 @@
+package treedir
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// overlayAttr are the attributes in which overlayfs keeps its own state: they
+// belong to a layer and not to a file.
+const overlayAttr = "trusted.overlay."
+
+// CopyMetadata gives the file at dst, which is not followed if it is a link,
+// the owner, mode, extended attributes and times of the one at src, of which info
+// is the Lstat. Without root's privilege, the owner and attributes other than
+// "user.*" stay as they are.
+func CopyMetadata(dst, src string, info fs.FileInfo) error {
+	st := info.Sys().(*syscall.Stat_t)
+	root := os.Geteuid() == 0
+	if root {
+		if err := os.Lchown(dst, int(st.Uid), int(st.Gid)); err != nil {
+			return err
+		}
+	}
+	// After chown(2), which clears the setuid and setgid bits.
+	if info.Mode()&fs.ModeSymlink == 0 {
+		if err := os.Chmod(dst, info.Mode()); err != nil {
+			return err
+		}
+	}
+	attrs, err := attributes(src)
+	if err != nil {
+		return err
+	}
+	for name, value := range attrs {
+		if !root && !strings.HasPrefix(name, "user.") {
+			continue
+		}
+		if err := unix.Lsetxattr(dst, name, []byte(value), 0); err != nil {
+			return fmt.Errorf("set attribute %s of %s: %w", name, dst, err)
+		}
+	}
+	mtime, err := unix.TimeToTimespec(info.ModTime())
+	if err != nil {
+		return fmt.Errorf("time of %s: %w", src, err)
+	}
+	times := []unix.Timespec{mtime, mtime} // nobody needs the time of the last reading
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, dst, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &os.PathError{Op: "utimensat", Path: dst, Err: err}
+	}
+	return nil
+}
+
+// attributes reads the extended attributes of a file, or of a link itself; none
+// if the file system has none.
+func attributes(path string) (map[string]string, error) {
+	list, err := readAttr(func(buf []byte) (int, error) { return unix.Llistxattr(path, buf) })
+	if errors.Is(err, unix.ENOTSUP) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &os.PathError{Op: "listxattr", Path: path, Err: err}
+	}
+	attrs := make(map[string]string)
+	for name := range bytes.SplitSeq(list, []byte{0}) {
+		if len(name) == 0 || strings.HasPrefix(string(name), overlayAttr) {
+			continue
+		}
+		value, err := readAttr(func(buf []byte) (int, error) { return unix.Lgetxattr(path, string(name), buf) })
+		if err != nil {
+			return nil, fmt.Errorf("get attribute %s of %s: %w", name, path, err)
+		}
+		attrs[string(name)] = string(value)
+	}
+	return attrs, nil
+}
+
+// readAttr calls get with a buffer that is large enough.
+func readAttr(get func(buf []byte) (int, error)) ([]byte, error) {
+	for buf := make([]byte, 256); ; buf = make([]byte, 4*len(buf)) {
+		n, err := get(buf)
+		// FreeBSD cuts off what does not fit instead of failing with ERANGE.
+		if errors.Is(err, unix.ERANGE) || err == nil && n == len(buf) {
+			continue
+		}
+		return buf[:max(n, 0)], err
+	}
+}
+
+// same tells whether two files are unchanged in the sense of storage.Driver.Diff.
+func same(a, b entry) (bool, error) {
+	sa, sb := a.info.Sys().(*syscall.Stat_t), b.info.Sys().(*syscall.Stat_t)
+	if sa.Mode != sb.Mode || sa.Uid != sb.Uid || sa.Gid != sb.Gid {
+		return false, nil
+	}
+	switch a.info.Mode().Type() {
+	case fs.ModeDir:
+	case fs.ModeSymlink:
+		ta, erra := os.Readlink(a.path())
+		tb, errb := os.Readlink(b.path())
+		if err := errors.Join(erra, errb); err != nil || ta != tb {
+			return false, err
+		}
+		fallthrough
+	default:
+		if sa.Size != sb.Size || sa.Rdev != sb.Rdev || !a.info.ModTime().Equal(b.info.ModTime()) {
+			return false, nil
+		}
+	}
+	xa, erra := attributes(a.path())
+	xb, errb := attributes(b.path())
+	return maps.Equal(xa, xb), errors.Join(erra, errb)
+}

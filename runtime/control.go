@@ -1,0 +1,151 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// request is what a command asks of a pod's supervisor, over the socket in the
+// pod's directory: one request and one answer per connection, both JSON.
+type request struct {
+	Op     string         `json:"op"` // "stop" or "signal"
+	Grace  time.Duration  `json:"grace,omitempty"`
+	Signal syscall.Signal `json:"signal,omitempty"`
+}
+
+type answer struct {
+	Error string `json:"error,omitempty"`
+}
+
+// controlTimeout bounds one exchange; the supervisor answers before it acts.
+const controlTimeout = 10 * time.Second
+
+func (p *Pod) listen() (net.Listener, error) {
+	path := filepath.Join(p.dir(), controlFile)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("pod %s: control socket: %w", p.UUID, err)
+	}
+	dir, err := os.Open(p.dir())
+	if err != nil {
+		return nil, fmt.Errorf("pod %s: control socket: %w", p.UUID, err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socketPath(dir, controlFile), Net: "unix"})
+	if err := errors.Join(err, dir.Close()); err != nil {
+		return nil, fmt.Errorf("pod %s: control socket: %w", p.UUID, err)
+	}
+	l.SetUnlinkOnClose(false) // its address is not a path that lasts
+	return l, nil
+}
+
+// serve answers until the listener is closed.
+func (r *Run) serve() {
+	for {
+		conn, err := r.control.Accept()
+		if err != nil {
+			return
+		}
+		go r.answer(conn)
+	}
+}
+
+func (r *Run) answer(conn net.Conn) {
+	var req request
+	var reply answer
+	// A peer that hangs or has gone is no concern of the pod.
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(controlTimeout))
+	if err := json.NewDecoder(conn).Decode(&req); err != nil {
+		reply.Error = "bad request"
+	}
+	switch {
+	case reply.Error != "":
+	case req.Op == "stop":
+		r.Stop(req.Grace)
+	case req.Op == "signal":
+		r.Signal(req.Signal)
+	default:
+		reply.Error = "unknown request " + req.Op
+	}
+	_ = json.NewEncoder(conn).Encode(reply)
+}
+
+// ask sends a request to a pod's supervisor. Errors: ErrNotRunning.
+func (r *Runtime) ask(ctx context.Context, id string, req request) (err error) {
+	held, err := r.held(id)
+	if err != nil {
+		return err
+	}
+	if !held {
+		return fmt.Errorf("%s: %w", id, ErrNotRunning)
+	}
+	dir, err := os.Open(r.podDir(id))
+	if err != nil {
+		return fmt.Errorf("pod %s: %w", id, err)
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	conn, err := (&net.Dialer{Timeout: controlTimeout}).DialContext(ctx, "unix", socketPath(dir, controlFile))
+	if err != nil {
+		// The lock is held and nobody listens: it is just coming up or going down.
+		return fmt.Errorf("%s: %w: its supervisor does not answer: %w", id, ErrBusy, err)
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	if err := conn.SetDeadline(time.Now().Add(controlTimeout)); err != nil {
+		return err
+	}
+	if err := json.NewEncoder(conn).Encode(req); err != nil {
+		return fmt.Errorf("pod %s: %w", id, err)
+	}
+	var reply answer
+	if err := json.NewDecoder(conn).Decode(&reply); err != nil {
+		return fmt.Errorf("pod %s: %w", id, err)
+	}
+	if reply.Error != "" {
+		return fmt.Errorf("pod %s: %s", id, reply.Error)
+	}
+	return nil
+}
+
+// Stop asks a running pod to end and waits until it has: SIGTERM, and SIGKILL
+// after grace. Errors: ErrNotRunning.
+func (r *Runtime) Stop(ctx context.Context, id string, grace time.Duration) error {
+	if err := r.ask(ctx, id, request{Op: "stop", Grace: grace}); err != nil {
+		return err
+	}
+	_, err := r.Wait(ctx, id)
+	return err
+}
+
+// Kill sends a signal to every app of a running pod. Errors: ErrNotRunning.
+func (r *Runtime) Kill(ctx context.Context, id string, sig syscall.Signal) error {
+	return r.ask(ctx, id, request{Op: "signal", Signal: sig})
+}
+
+// waitPoll is how often a waiting command looks at the lock.
+const waitPoll = 20 * time.Millisecond
+
+// Wait returns when no process supervises the pod any more, and how it is then. A
+// pod that was removed with its end (--rm) is ErrNotFound.
+func (r *Runtime) Wait(ctx context.Context, id string) (Info, error) {
+	for {
+		held, err := r.held(id)
+		if err != nil {
+			return Info{}, err
+		}
+		if !held {
+			return r.Inspect(ctx, id)
+		}
+		select {
+		case <-ctx.Done():
+			return Info{}, ctx.Err()
+		case <-time.After(waitPoll):
+		}
+	}
+}

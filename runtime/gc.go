@@ -1,0 +1,255 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// podTrees lists the trees that a pod has or may have. Its manifest, which never
+// changes, tells them; only where it cannot be read is all storage looked through.
+func (r *Runtime) podTrees(ctx context.Context, info Info) (names []string, err error) {
+	id, m := info.UUID, info.Manifest
+	if m != nil {
+		for _, v := range m.Volumes {
+			if v.Kind == "empty" {
+				names = append(names, volumeTree(id, "", v))
+			}
+		}
+		for _, app := range m.Apps {
+			names = append(names, rootTree(id, app.Name))
+			for _, mount := range app.Mounts {
+				if v := mount.AppVolume; v != nil && v.Kind == "empty" {
+					names = append(names, volumeTree(id, app.Name.String(), *v))
+				}
+			}
+		}
+		return names, nil
+	}
+	for _, kind := range []string{rootKind, volumeKind} {
+		trees, err := r.Storage.List(ctx, kind)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range trees {
+			if strings.HasPrefix(t.Name, kind+"/"+id+".") {
+				names = append(names, t.Name)
+			}
+		}
+	}
+	return names, nil
+}
+
+// Remove takes a pod away that does not run, with all it has. Errors: ErrNotFound,
+// ErrBusy.
+func (r *Runtime) Remove(ctx context.Context, id string) error {
+	p, err := r.Lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	return p.Remove(ctx)
+}
+
+// Remove takes the pod away and gives up its lock. It is done as far as it gets: a
+// second attempt finds Garbage and goes on.
+func (p *Pod) Remove(ctx context.Context) error {
+	err := p.remove(ctx)
+	return errors.Join(err, p.lock.Close())
+}
+
+func (p *Pod) remove(ctx context.Context) error {
+	if err := p.setState(State{Phase: Garbage}); err != nil {
+		return err
+	}
+	if err := p.rt.clear(ctx, p.Info); err != nil {
+		return fmt.Errorf("remove pod %s: %w", p.UUID, err)
+	}
+	// The lock file goes last, with the directory: who waits for it finds no pod.
+	if err := os.RemoveAll(p.dir()); err != nil {
+		return fmt.Errorf("remove pod %s: %w", p.UUID, err)
+	}
+	return nil
+}
+
+// clear takes away what a pod has outside its directory.
+func (r *Runtime) clear(ctx context.Context, info Info) error {
+	if err := r.Engine.Destroy(ctx, info.UUID); err != nil {
+		return err
+	}
+	trees, err := r.podTrees(ctx, info)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, t := range trees {
+		errs = append(errs, r.destroyTree(ctx, t))
+	}
+	return errors.Join(errs...)
+}
+
+// GC removes pods that ended longer than grace ago, and whatever crashes left of
+// pods. It gives the UUIDs of what it removed, and goes on after an error.
+func (r *Runtime) GC(ctx context.Context, grace time.Duration) (removed []string, err error) {
+	ids, err := r.ids()
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, id := range ids {
+		gone, err := r.collect(ctx, id, grace)
+		if gone {
+			removed = append(removed, id)
+		}
+		errs = append(errs, err)
+	}
+	strays, err := r.Debris(ctx)
+	errs = append(errs, err)
+	for _, d := range strays {
+		errs = append(errs, d.Remove(ctx))
+	}
+	return removed, errors.Join(errs...)
+}
+
+// collect removes one pod if it is over.
+func (r *Runtime) collect(ctx context.Context, id string, grace time.Duration) (bool, error) {
+	held, err := r.held(id)
+	if err != nil || held {
+		return false, err
+	}
+	info, err := r.Inspect(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	// A pod that cannot be read cannot be run either; it is over.
+	readable := err == nil
+	if readable && (info.State.Phase == Prepared || info.State.Phase == Exited && time.Since(info.State.Ended) < grace) {
+		return false, nil
+	}
+	if info.State.Phase == Embryo {
+		return r.collectEmbryo(ctx, id)
+	}
+	if !readable {
+		return true, errors.Join(r.clear(ctx, info), os.RemoveAll(r.podDir(id)))
+	}
+	p, err := r.Lock(ctx, id)
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrBusy) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, p.Remove(ctx)
+}
+
+// collectEmbryo removes a pod whose making was cut short. Pods are made under the
+// lock of all names, so that under it a directory without state is debris.
+func (r *Runtime) collectEmbryo(ctx context.Context, id string) (removed bool, err error) {
+	unlock, err := r.lockNames(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if s, err := r.readState(id); err != nil || s.Phase != Embryo {
+		return false, err
+	}
+	return true, os.RemoveAll(r.podDir(id))
+}
+
+// Debris is something that a crash left and that no pod's directory leads to.
+type Debris struct {
+	What   string // what it is, for people
+	remove func(ctx context.Context) error
+}
+
+// Remove takes it away.
+func (d Debris) Remove(ctx context.Context) error { return d.remove(ctx) }
+
+// Debris lists sandboxes and trees of pods that are not there any more. A pod's
+// directory comes before and goes after all else of it, so that whatever is
+// seen before the directories are read belongs to one of them, or to nobody.
+func (r *Runtime) Debris(ctx context.Context) ([]Debris, error) {
+	boxes, err := r.Engine.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var trees []string
+	for _, kind := range []string{rootKind, volumeKind} {
+		list, err := r.Storage.List(ctx, kind)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range list {
+			trees = append(trees, t.Name)
+		}
+	}
+	ids, err := r.ids()
+	if err != nil {
+		return nil, err
+	}
+	var debris []Debris
+	for _, id := range boxes {
+		if !slices.Contains(ids, id) {
+			debris = append(debris, Debris{
+				What:   "sandbox of pod " + id + ", which is gone",
+				remove: func(ctx context.Context) error { return r.Engine.Destroy(ctx, id) },
+			})
+		}
+	}
+	for _, name := range trees {
+		_, rest, _ := strings.Cut(name, "/")
+		id, _, _ := strings.Cut(rest, ".")
+		if !slices.Contains(ids, id) {
+			debris = append(debris, Debris{
+				What:   "tree " + name + " of a pod that is gone",
+				remove: func(ctx context.Context) error { return r.destroyTree(ctx, name) },
+			})
+		}
+	}
+	return debris, nil
+}
+
+// Check lists what is not as it should be with pods; a clean host has an empty list.
+func (r *Runtime) Check(ctx context.Context) ([]string, error) {
+	var found []string
+	ids, err := r.ids()
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		info, err := r.Inspect(ctx, id)
+		switch {
+		case errors.Is(err, ErrNotFound):
+		case err != nil:
+			found = append(found, err.Error())
+		case info.State.Phase == Crashed, info.State.Phase == Garbage, info.State.Phase == Embryo:
+			held, err := r.held(id)
+			if err != nil {
+				return nil, err
+			}
+			if !held {
+				found = append(found, fmt.Sprintf("pod %s is %s", id, info.State.Phase))
+			}
+		}
+	}
+	debris, err := r.Debris(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range debris {
+		found = append(found, d.What)
+	}
+	return found, nil
+}
+
+// Init makes the directory of pods.
+func Init(dir string) error {
+	if err := os.MkdirAll(filepath.Clean(dir), 0o700); err != nil {
+		return fmt.Errorf("create pods' directory: %w", err)
+	}
+	return nil
+}

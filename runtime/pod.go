@@ -1,0 +1,392 @@
+package runtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/appc/spec/schema"
+	"github.com/gofrs/flock"
+	"github.com/google/uuid"
+
+	"github.com/jetpack-run/jetpack/internal/atomicfile"
+	"github.com/jetpack-run/jetpack/internal/manifest"
+	"github.com/jetpack-run/jetpack/internal/sandbox"
+)
+
+// Phase is where a pod is in its life.
+type Phase string
+
+// The phases, in their order. Crashed is never written: it is a running pod
+// without supervisor, as a reader finds it.
+const (
+	Embryo   Phase = "embryo"
+	Prepared Phase = "prepared"
+	Running  Phase = "running"
+	Exited   Phase = "exited"
+	Crashed  Phase = "crashed"
+	Garbage  Phase = "garbage"
+)
+
+// State is the small file that is replaced at each step of a pod's life.
+type State struct {
+	Phase   Phase     `json:"phase"`
+	BootID  string    `json:"bootID,omitempty"` // of the last start
+	Started time.Time `json:"started,omitzero"`
+	Ended   time.Time `json:"ended,omitzero"`
+	// Apps tells how each app ended, by its name; empty until then.
+	Apps map[string]AppStatus `json:"apps,omitempty"`
+}
+
+// AppStatus is how an app ended.
+type AppStatus struct {
+	// Status is the exit code as shells report it: 128+N after signal N; 125 when
+	// jetpack could not run the app, 126 and 127 as for a shell, 255 when unknown.
+	Status int `json:"status"`
+	Signal int `json:"signal,omitempty"` // what killed it, or 0
+	// Error says why the app did not run or which event handler failed.
+	Error string `json:"error,omitempty"`
+}
+
+// Options is what jetpack keeps of a pod beside its manifest.
+type Options struct {
+	Name     string          `json:"name,omitempty"`
+	Hostname string          `json:"hostname,omitempty"` // "" is the pod's UUID
+	Network  sandbox.Network `json:"network"`
+	Created  time.Time       `json:"created"`
+	// Terminal and Interactive name the apps that get a terminal, and standard input.
+	Terminal    []string `json:"terminal,omitempty"`
+	Interactive []string `json:"interactive,omitempty"`
+}
+
+// Info is a pod as commands show it.
+type Info struct {
+	UUID     string              `json:"uuid"`
+	Options  Options             `json:"options"`
+	State    State               `json:"state"`
+	Manifest *schema.PodManifest `json:"manifest"`
+}
+
+// Status is the pod's exit code: the first app's, in the manifest's order, that
+// is not zero.
+func (i Info) Status() int {
+	if i.Manifest == nil {
+		return 0
+	}
+	for _, app := range i.Manifest.Apps {
+		if s := i.State.Apps[app.Name.String()].Status; s != 0 {
+			return s
+		}
+	}
+	return 0
+}
+
+const (
+	manifestFile = "manifest"
+	optionsFile  = "pod.json"
+	stateFile    = "state"
+	lockFile     = "lock"
+	controlFile  = "control"
+)
+
+// Pod is a pod whose lock this process holds.
+type Pod struct {
+	Info
+	rt   *Runtime
+	lock *flock.Flock
+}
+
+func (r *Runtime) podDir(id string) string { return filepath.Join(r.Dir, id) }
+
+func (p *Pod) dir() string { return p.rt.podDir(p.UUID) }
+
+// Close gives the lock back. The pod stays as it is.
+func (p *Pod) Close() error { return p.lock.Close() }
+
+// create makes the directory of a new pod and takes its lock. Nothing but the
+// directory exists until the state is written.
+func (r *Runtime) create(ctx context.Context, m *schema.PodManifest, o Options, s State) (p *Pod, err error) {
+	// Names are compared and taken under one lock.
+	unlock, err := r.lockNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if o.Name != "" {
+		if err := r.checkName(ctx, o.Name); err != nil {
+			return nil, err
+		}
+	}
+	p = &Pod{Info: Info{UUID: uuid.NewString(), Options: o, Manifest: m}, rt: r}
+	if err := os.Mkdir(p.dir(), 0o700); err != nil {
+		return nil, fmt.Errorf("create pod: %w", err)
+	}
+	p.lock = flock.New(filepath.Join(p.dir(), lockFile), flock.SetPermissions(0o600))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(p.dir()), p.lock.Close())
+		}
+	}()
+	if err := p.lock.Lock(); err != nil {
+		return nil, fmt.Errorf("create pod: %w", err)
+	}
+	raw, err := manifest.MarshalPod(m)
+	if err != nil {
+		return nil, fmt.Errorf("create pod: %w", err)
+	}
+	options, err := json.Marshal(o)
+	if err != nil {
+		return nil, fmt.Errorf("create pod: %w", err)
+	}
+	if err := errors.Join(
+		atomicfile.Write(filepath.Join(p.dir(), manifestFile), raw, 0o600),
+		atomicfile.Write(filepath.Join(p.dir(), optionsFile), options, 0o600),
+		p.setState(s),
+	); err != nil {
+		return nil, fmt.Errorf("create pod: %w", err)
+	}
+	return p, nil
+}
+
+// lockNames serializes the making of pods, across processes.
+func (r *Runtime) lockNames(ctx context.Context) (unlock func() error, err error) {
+	l := flock.New(filepath.Join(r.Dir, lockFile), flock.SetPermissions(0o600))
+	if _, err := l.TryLockContext(ctx, lockPoll); err != nil {
+		return nil, fmt.Errorf("lock pods: %w", err)
+	}
+	return l.Close, nil
+}
+
+// checkName refuses a name that a pod has, or that could be taken for a UUID.
+func (r *Runtime) checkName(ctx context.Context, name string) error {
+	if !validName(name) {
+		return fmt.Errorf("%w: name %q: want lower-case letters, digits and single hyphens, beginning with a letter", ErrInvalid, name)
+	}
+	pods, err := r.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, other := range pods {
+		if other.Options.Name == name {
+			return fmt.Errorf("%s: %w by pod %s; remove it with 'jetpack pod rm %s'", name, ErrNameTaken, other.UUID, name)
+		}
+	}
+	return nil
+}
+
+func (p *Pod) setState(s State) error {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(filepath.Join(p.dir(), stateFile), raw, 0o600); err != nil {
+		return fmt.Errorf("pod %s: write state: %w", p.UUID, err)
+	}
+	p.State = s
+	return nil
+}
+
+const (
+	lockPoll = 5 * time.Millisecond
+	// lockPatience outlasts a reader's glance at the lock, not a supervisor.
+	lockPatience = 2 * time.Second
+)
+
+// Lock takes the lock of a pod that no supervisor holds. Errors: ErrNotFound,
+// ErrBusy.
+func (r *Runtime) Lock(ctx context.Context, id string) (*Pod, error) {
+	path := filepath.Join(r.podDir(id), lockFile)
+	l := flock.New(path, flock.SetFlag(os.O_RDWR), flock.SetPermissions(0o600))
+	deadline, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	for {
+		ok, err := l.TryLock()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, r.lockless(id)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("lock pod %s: %w", id, err)
+		}
+		if ok {
+			break
+		}
+		if s, err := r.readState(id); deadline.Err() != nil || err == nil && s.Phase == Running {
+			return nil, errors.Join(ctx.Err(), fmt.Errorf("%s: %w", id, ErrBusy), l.Close())
+		}
+		time.Sleep(lockPoll)
+	}
+	p := &Pod{rt: r, lock: l}
+	info, err := r.read(id)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	p.Info = info
+	return p, nil
+}
+
+// lockless tells a pod that is not there from one that a crash left without lock.
+func (r *Runtime) lockless(id string) error {
+	if _, err := os.Stat(r.podDir(id)); err == nil {
+		return fmt.Errorf("%s: %w: it was never finished; 'jetpack pod gc' removes it", id, ErrBusy)
+	}
+	return fmt.Errorf("%s: %w", id, ErrNotFound)
+}
+
+func (r *Runtime) readState(id string) (State, error) {
+	var s State
+	raw, err := os.ReadFile(filepath.Join(r.podDir(id), stateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return State{Phase: Embryo}, nil
+	}
+	if err != nil {
+		return s, fmt.Errorf("pod %s: read state: %w", id, err)
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return s, fmt.Errorf("pod %s: read state: %w", id, err)
+	}
+	return s, nil
+}
+
+// read gives what the pod's directory says, without looking at the lock.
+func (r *Runtime) read(id string) (Info, error) {
+	info := Info{UUID: id}
+	if _, err := os.Stat(r.podDir(id)); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return info, fmt.Errorf("%s: %w", id, ErrNotFound)
+		}
+		return info, fmt.Errorf("read pod %s: %w", id, err)
+	}
+	var err error
+	if info.State, err = r.readState(id); err != nil || info.State.Phase == Embryo {
+		return info, err
+	}
+	raw, err := os.ReadFile(filepath.Join(r.podDir(id), optionsFile))
+	if err == nil {
+		err = json.Unmarshal(raw, &info.Options)
+	}
+	if err != nil {
+		return info, fmt.Errorf("read pod %s: %w", id, err)
+	}
+	if info.Manifest, err = r.readManifest(id); err != nil {
+		return info, fmt.Errorf("read pod %s: %w", id, err)
+	}
+	return info, nil
+}
+
+func (r *Runtime) readManifest(id string) (*schema.PodManifest, error) {
+	raw, err := os.ReadFile(filepath.Join(r.podDir(id), manifestFile))
+	if err != nil {
+		return nil, err
+	}
+	m, _, err := manifest.ParsePod(raw)
+	return m, err
+}
+
+// held tells whether some process holds the pod's lock.
+func (r *Runtime) held(id string) (bool, error) {
+	l := flock.New(filepath.Join(r.podDir(id), lockFile), flock.SetFlag(os.O_RDONLY))
+	ok, err := l.TryRLock()
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return !ok, errors.Join(err, l.Close())
+}
+
+// Inspect gives one pod, with Crashed for a running one without supervisor.
+// Errors: ErrNotFound.
+func (r *Runtime) Inspect(_ context.Context, id string) (Info, error) {
+	info, err := r.read(id)
+	if err != nil || info.State.Phase != Running {
+		return info, err
+	}
+	held, err := r.held(id)
+	if err != nil || held {
+		return info, err
+	}
+	// It may have ended properly between the two looks.
+	if info, err = r.read(id); err == nil && info.State.Phase == Running {
+		info.State.Phase = Crashed
+	}
+	return info, err
+}
+
+// ids lists the pods' directories.
+func (r *Runtime) ids() ([]string, error) {
+	entries, err := os.ReadDir(r.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("list pods: %w", err)
+	}
+	var ids []string
+	for _, e := range entries {
+		if u, err := uuid.Parse(e.Name()); err == nil && u.String() == e.Name() {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}
+
+// List gives all pods, oldest first. One that cannot be read is listed with
+// what is known of it, and its reason goes to Notice.
+func (r *Runtime) List(ctx context.Context) ([]Info, error) {
+	ids, err := r.ids()
+	if err != nil {
+		return nil, err
+	}
+	var pods []Info
+	for _, id := range ids {
+		info, err := r.Inspect(ctx, id)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			continue // removed meanwhile
+		case err != nil:
+			r.Notice(err.Error())
+		}
+		pods = append(pods, info)
+	}
+	slices.SortStableFunc(pods, func(a, b Info) int { return a.Options.Created.Compare(b.Options.Created) })
+	return pods, nil
+}
+
+// Find gives the UUID of the pod that a user means: a name, a UUID, or a prefix
+// of one that no other pod has. Errors: ErrNotFound, ErrAmbiguous.
+func (r *Runtime) Find(ctx context.Context, name string) (string, error) {
+	ids, err := r.ids()
+	if err != nil {
+		return "", err
+	}
+	if slices.Contains(ids, name) {
+		return name, nil
+	}
+	if validName(name) {
+		pods, err := r.List(ctx)
+		if err != nil {
+			return "", err
+		}
+		for _, p := range pods {
+			if p.Options.Name == name {
+				return p.UUID, nil
+			}
+		}
+	}
+	found := ""
+	for _, id := range ids {
+		if name == "" || !strings.HasPrefix(id, name) {
+			continue
+		}
+		if found != "" {
+			return "", fmt.Errorf("%s: %w: it could be %s or %s", name, ErrAmbiguous, found, id)
+		}
+		found = id
+	}
+	if found == "" {
+		return "", fmt.Errorf("%s: %w", name, ErrNotFound)
+	}
+	return found, nil
+}

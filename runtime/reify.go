@@ -1,0 +1,248 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/appc/spec/schema"
+	"github.com/appc/spec/schema/types"
+	"github.com/google/uuid"
+
+	"github.com/jetpack-run/jetpack/image"
+	"github.com/jetpack-run/jetpack/internal/manifest"
+)
+
+// reified is a pod manifest in which nothing is left open, and the images it names.
+type reified struct {
+	manifest *schema.PodManifest
+	images   []*image.Image // one per app, in the manifest's order
+}
+
+// Reify fills in what a pod manifest leaves open and checks what can be checked
+// without touching anything (appc spec, "Pod Manifest" and "Volume Setup"):
+// every app gets an image ID, every mount point a volume, an `empty` one where
+// none is given, with a notice. With strict, a missing volume and an isolator
+// that jetpack does not know are errors instead. m is changed in place.
+// Errors: those of the image store, ErrInvalid.
+func (r *Runtime) Reify(ctx context.Context, m *schema.PodManifest, strict bool) error {
+	_, err := r.reify(ctx, m, strict)
+	return err
+}
+
+func (r *Runtime) reify(ctx context.Context, m *schema.PodManifest, strict bool) (*reified, error) {
+	if err := checkIsolators("pod", m.Isolators); err != nil {
+		return nil, err
+	}
+	out := &reified{manifest: m}
+	for i := range m.Apps {
+		app := &m.Apps[i]
+		img, err := r.resolve(ctx, app)
+		if err != nil {
+			return nil, err
+		}
+		out.images = append(out.images, img)
+		if err := r.checkApp(app, img, strict); err != nil {
+			return nil, err
+		}
+		if err := r.bindMountPoints(m, app, effectiveApp(app, img), strict); err != nil {
+			return nil, err
+		}
+	}
+	return out, r.checkVolumes(m)
+}
+
+// resolve finds the image of an app, and writes its ID into the manifest.
+func (r *Runtime) resolve(ctx context.Context, app *schema.RuntimeApp) (*image.Image, error) {
+	if !app.Image.ID.Empty() {
+		id, err := image.ParseID(app.Image.ID.String())
+		if err != nil {
+			return nil, fmt.Errorf("app %s: %w: %w", app.Name, ErrInvalid, err)
+		}
+		img, err := r.Images.Get(ctx, id)
+		if err != nil {
+			return nil, fmt.Errorf("app %s: %w", app.Name, err)
+		}
+		if app.Image.Name != nil && *app.Image.Name != img.Parsed().Name {
+			return nil, fmt.Errorf("app %s: %w: image %s is %s, not %s", app.Name, ErrInvalid, img.ID.Short(), img.Name(), *app.Image.Name)
+		}
+		return img, nil
+	}
+	if app.Image.Name == nil {
+		return nil, fmt.Errorf("app %s: %w: its image has neither name nor id", app.Name, ErrInvalid)
+	}
+	ref := manifest.Ref{Name: app.Image.Name.String(), Labels: map[string]string{}}
+	for _, l := range app.Image.Labels {
+		if l.Name == "version" && l.Value == "latest" {
+			continue // what tools leave for the executor to bind
+		}
+		ref.Labels[l.Name.String()] = l.Value
+	}
+	img, err := r.Images.Find(ctx, ref.String())
+	if err != nil {
+		return nil, fmt.Errorf("app %s: %w", app.Name, err)
+	}
+	app.Image.ID = runtimeImage(img).ID
+	return img, nil
+}
+
+// effectiveApp is what runs: the pod's app object replaces the image's as a whole.
+func effectiveApp(app *schema.RuntimeApp, img *image.Image) *types.App {
+	if app.App != nil {
+		return app.App
+	}
+	return img.Parsed().App
+}
+
+// maxAppName keeps tree names and host names within their limits.
+const maxAppName = 63
+
+func (r *Runtime) checkApp(app *schema.RuntimeApp, img *image.Image, strict bool) error {
+	if len(app.Name) > maxAppName {
+		return fmt.Errorf("%w: app name %q is longer than %d characters", ErrInvalid, app.Name, maxAppName)
+	}
+	if os := img.Label("os"); os != "" && os != r.OS {
+		return fmt.Errorf("app %s: %w: image %s is for %s, this host is %s", app.Name, ErrInvalid, img.Name(), os, r.OS)
+	}
+	if arch := img.Label("arch"); arch != "" && arch != r.Arch {
+		return fmt.Errorf("app %s: %w: image %s is for %s, this host is %s", app.Name, ErrInvalid, img.Name(), arch, r.Arch)
+	}
+	own := effectiveApp(app, img)
+	if own == nil || len(own.Exec) == 0 {
+		return fmt.Errorf("app %s: %w: image %s has no command; give one with --exec", app.Name, ErrInvalid, img.Name())
+	}
+	if app.App != nil {
+		if err := checkIsolators("app "+app.Name.String(), app.App.Isolators); err != nil {
+			return err
+		}
+	}
+	for _, is := range own.Isolators {
+		if strict {
+			return fmt.Errorf("app %s: %w: isolator %s is not enforced, and --strict asks for all of them", app.Name, ErrInvalid, is.Name)
+		}
+		r.Notice(fmt.Sprintf("app %s: isolator %s is not enforced", app.Name, is.Name))
+	}
+	for _, p := range own.Ports {
+		if p.SocketActivated {
+			return fmt.Errorf("app %s: %w: port %s is socket-activated, which is not supported", app.Name, ErrInvalid, p.Name)
+		}
+	}
+	return nil
+}
+
+// checkIsolators refuses an isolator that nobody defines, in what the operator
+// wrote: there it is a slip. One from an image is reported and left alone.
+func checkIsolators(where string, isolators []types.Isolator) error {
+	if unknown := manifest.UnknownIsolators(isolators); len(unknown) > 0 {
+		return fmt.Errorf("%s: %w: unknown isolator %s", where, ErrInvalid, strings.Join(unknown, ", "))
+	}
+	return nil
+}
+
+// bindMountPoints gives every mount point of an app a volume, and turns mount
+// point names in mounts into paths.
+func (r *Runtime) bindMountPoints(m *schema.PodManifest, app *schema.RuntimeApp, own *types.App, strict bool) error {
+	for i := range app.Mounts {
+		mount := &app.Mounts[i]
+		for _, mp := range own.MountPoints {
+			if mount.Path == mp.Name.String() {
+				mount.Path = mp.Path
+			}
+		}
+		if !path.IsAbs(mount.Path) {
+			return fmt.Errorf("app %s: %w: mount %q is neither an absolute path nor a mount point of the image", app.Name, ErrInvalid, mount.Path)
+		}
+		if findVolume(m, *mount) == nil {
+			return fmt.Errorf("app %s: %w: mount %s: the pod has no volume %s", app.Name, ErrInvalid, mount.Path, mount.Volume)
+		}
+	}
+	for _, mp := range own.MountPoints {
+		if slices.ContainsFunc(app.Mounts, func(x schema.Mount) bool { return path.Clean(x.Path) == path.Clean(mp.Path) }) {
+			continue
+		}
+		if !hasVolume(m, mp.Name) {
+			if strict {
+				return fmt.Errorf("app %s: %w: no volume for mount point %s (%s), and --strict inserts none", app.Name, ErrInvalid, mp.Name, mp.Path)
+			}
+			r.Notice(fmt.Sprintf("app %s: no volume for mount point %s (%s): an empty one is used, gone with the pod", app.Name, mp.Name, mp.Path))
+			m.Volumes = append(m.Volumes, EmptyVolume(mp.Name))
+		}
+		app.Mounts = append(app.Mounts, schema.Mount{Volume: mp.Name, Path: mp.Path})
+	}
+	return nil
+}
+
+// EmptyVolume is a volume of kind `empty` with the specification's defaults.
+func EmptyVolume(name types.ACName) types.Volume {
+	mode, zero := "0755", 0
+	return types.Volume{Name: name, Kind: "empty", Mode: &mode, UID: &zero, GID: &zero}
+}
+
+func hasVolume(m *schema.PodManifest, name types.ACName) bool {
+	return slices.ContainsFunc(m.Volumes, func(v types.Volume) bool { return v.Name == name })
+}
+
+// findVolume gives what a mount binds: its own volume, or the pod's of that name.
+func findVolume(m *schema.PodManifest, mount schema.Mount) *types.Volume {
+	if mount.AppVolume != nil {
+		return mount.AppVolume
+	}
+	for i := range m.Volumes {
+		if m.Volumes[i].Name == mount.Volume {
+			return &m.Volumes[i]
+		}
+	}
+	return nil
+}
+
+// checkVolumes looks at every host volume's source and names volumes nobody mounts.
+func (r *Runtime) checkVolumes(m *schema.PodManifest) error {
+	used := map[types.ACName]bool{}
+	for _, app := range m.Apps {
+		for _, mount := range app.Mounts {
+			used[mount.Volume] = true
+			if mount.AppVolume != nil {
+				if err := checkSource(*mount.AppVolume); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, v := range m.Volumes {
+		if err := checkSource(v); err != nil {
+			return err
+		}
+		if !used[v.Name] {
+			r.Notice(fmt.Sprintf("volume %s is mounted by no app", v.Name))
+		}
+	}
+	return nil
+}
+
+// podName is also a host name (RFC 1123).
+var podName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
+
+func validName(s string) bool {
+	_, err := uuid.Parse(s)
+	return err != nil && len(s) <= 63 && podName.MatchString(s)
+}
+
+// defaultAppName makes an AC Name of the last component of an image's name.
+func defaultAppName(imageName string) string {
+	name, err := types.SanitizeACName(path.Base(imageName))
+	if err != nil {
+		return "app" // nothing of it can be kept
+	}
+	return strings.Trim(name[:min(len(name), maxAppName)], "-")
+}
+
+func splitEnv(kv string) (name, value string, err error) {
+	name, value, ok := strings.Cut(kv, "=")
+	if !ok || name == "" {
+		return "", "", fmt.Errorf("%w: environment %q: want NAME=value", ErrInvalid, kv)
+	}
+	return name, value, nil
+}

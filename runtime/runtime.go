@@ -1,0 +1,61 @@
+// Package runtime runs pods: it turns a pod manifest into directories, trees and
+// sandboxed processes, supervises them, and takes everything away again.
+//
+// Not for: how isolation or storage is done (internal/sandbox, internal/storage),
+// where images come from (image), the command line (cmd/jetpack).
+//
+// A pod is a directory pods/<uuid> that never moves, with a lock that its
+// supervising process holds. It is built and taken down in one order, so that
+// what exists outside the directory (sandbox, mounts, trees) is always
+// reachable from it: directory, trees, mounts, sandbox; and in reverse.
+package runtime
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jetpack-run/jetpack/image"
+	"github.com/jetpack-run/jetpack/internal/sandbox"
+	"github.com/jetpack-run/jetpack/internal/storage"
+)
+
+// Sentinels of this package, wrapped with the object.
+var (
+	// ErrNotFound: there is no such pod.
+	ErrNotFound = errors.New("no such pod")
+	// ErrAmbiguous: a UUID prefix stands for several pods.
+	ErrAmbiguous = errors.New("ambiguous pod")
+	// ErrBusy: the pod is running, or another command works on it.
+	ErrBusy = errors.New("pod is busy")
+	// ErrNotRunning: the pod has no supervisor to talk to.
+	ErrNotRunning = errors.New("pod is not running")
+	// ErrInvalid: the pod cannot be run as it is described.
+	ErrInvalid = errors.New("invalid pod")
+	// ErrNameTaken: another pod has the name.
+	ErrNameTaken = errors.New("name is taken")
+	// ErrInterrupted: the user asked to stop before the pod was up.
+	ErrInterrupted = errors.New("interrupted")
+)
+
+// Images is what runtime needs of the image store.
+type Images interface {
+	Find(ctx context.Context, name string) (*image.Image, error)
+	Get(ctx context.Context, id image.ID) (*image.Image, error)
+}
+
+// Runtime is the pods of one root. Several processes may use it at a time.
+type Runtime struct {
+	Dir     string // the pods' directory, absolute
+	Images  Images
+	Storage storage.Driver
+	Engine  sandbox.Engine
+	// OS and Arch are the host's, in the appc spec's words: "linux", "amd64".
+	OS, Arch string
+	// Grace is how long an app that was asked to stop may take.
+	Grace time.Duration
+	// Notice is told, a line a call, what a user should know but nobody must act on.
+	Notice func(line string)
+	// BootID tells one boot of the host from the next.
+	BootID string
+}

@@ -1,0 +1,296 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/appc/spec/schema"
+	"github.com/appc/spec/schema/types"
+	"github.com/containerd/console"
+	"golang.org/x/sys/unix"
+
+	"github.com/jetpack-run/jetpack/image"
+	"github.com/jetpack-run/jetpack/internal/inroot"
+	"github.com/jetpack-run/jetpack/internal/revert"
+	"github.com/jetpack-run/jetpack/internal/sandbox"
+	"github.com/jetpack-run/jetpack/internal/storage"
+)
+
+// Kinds of trees that belong to pods.
+const (
+	rootKind   = "pods"
+	volumeKind = "volumes"
+)
+
+func rootTree(podID string, app types.ACName) string {
+	return rootKind + "/" + podID + "." + app.String()
+}
+
+// IO is where a pod's apps read and write. A single app gets the files
+// themselves; several share Stdout and Stderr line by line.
+type IO struct {
+	Stdin, Stdout, Stderr *os.File
+	// Size is that of the user's terminal, for apps that get one.
+	Size console.WinSize
+}
+
+// Prepare reifies m and makes the pod; nothing runs. The pod's lock is held until
+// its Close. Errors: those of Reify, ErrNameTaken, ErrInvalid.
+func (r *Runtime) Prepare(ctx context.Context, m *schema.PodManifest, o Options, strict bool) (*Pod, error) {
+	return r.prepare(ctx, m, o, strict, Prepared)
+}
+
+// Run is Prepare and Start in one: a pod that does not come up is gone again, and
+// one that a crash catches on its way is never taken for one that waits for its start.
+func (r *Runtime) Run(ctx context.Context, m *schema.PodManifest, o Options, strict bool, stdio IO) (*Run, error) {
+	p, err := r.prepare(ctx, m, o, strict, Running)
+	if err != nil {
+		return nil, err
+	}
+	run, err := p.Start(ctx, stdio)
+	if err != nil {
+		return nil, errors.Join(err, p.Remove(context.WithoutCancel(ctx)))
+	}
+	return run, nil
+}
+
+func (r *Runtime) prepare(ctx context.Context, m *schema.PodManifest, o Options, strict bool, phase Phase) (*Pod, error) {
+	if _, err := r.reify(ctx, m, strict); err != nil {
+		return nil, err
+	}
+	if o.Network == sandbox.NetworkHost && !r.Engine.Info().HostNetwork {
+		return nil, fmt.Errorf("network host: %w", sandbox.ErrUnsupported)
+	}
+	if len(o.Terminal) > 1 {
+		return nil, fmt.Errorf("%w: only one app of a pod can have the terminal", ErrInvalid)
+	}
+	if len(o.Interactive) > 1 {
+		return nil, fmt.Errorf("%w: only one app of a pod can read standard input", ErrInvalid)
+	}
+	o.Created = time.Now().UTC()
+	return r.create(ctx, m, o, State{Phase: phase, BootID: r.BootID, Started: o.Created})
+}
+
+// app is an app about to run.
+type app struct {
+	name     string
+	own      *types.App
+	root     string
+	mounts   []sandbox.Mount
+	id       identity
+	readOnly bool
+	terminal bool
+	stdin    bool
+}
+
+// Start runs a prepared or exited pod, each time from fresh copies of its images
+// and empty volumes, and returns when every app was started or the pod is gone
+// again. ctx bounds the start only. Errors: ErrBusy, ErrInvalid, those of the
+// sandbox; after one, nothing of the pod runs and it is as before.
+func (p *Pod) Start(ctx context.Context, stdio IO) (_ *Run, err error) {
+	var undo revert.Stack
+	defer undo.Run(&err)
+	// What is undone is undone to the end, whatever happened to ctx.
+	forever := context.WithoutCancel(ctx)
+	if before := p.State; before.Phase != Running {
+		if err := p.setState(State{Phase: Running, BootID: p.rt.BootID, Started: time.Now().UTC()}); err != nil {
+			return nil, err
+		}
+		undo.Add(func() error { return p.setState(before) })
+	}
+	undo.Add(func() error { return p.release(forever) })
+
+	re, err := p.rt.reify(ctx, p.Manifest, false)
+	if err != nil {
+		return nil, err
+	}
+	apps, err := p.prepareRoots(ctx, re.images)
+	if err != nil {
+		return nil, err
+	}
+	pod := sandbox.Pod{ID: p.UUID, Hostname: first(p.Options.Hostname, p.UUID), Network: p.Options.Network}
+	for _, a := range apps {
+		pod.Apps = append(pod.Apps, sandbox.App{Name: a.name, Root: a.root, ReadOnly: a.readOnly, Mounts: a.mounts})
+	}
+	run, err := p.newRun(stdio, apps)
+	if err != nil {
+		return nil, err
+	}
+	// Output ends when nothing in the sandbox can write any more: so it is closed after it.
+	undo.Add(run.abandon)
+	if err := p.rt.Engine.Create(ctx, pod); err != nil {
+		return nil, fmt.Errorf("create sandbox: %w", err)
+	}
+	undo.Add(func() error { return p.rt.Engine.Destroy(forever, p.UUID) })
+	if err := run.start(ctx); err != nil {
+		return nil, err
+	}
+	undo.Disarm()
+	return run, nil
+}
+
+// prepareRoots gives every app a fresh clone of its image, with its mount targets
+// made and its identity known.
+func (p *Pod) prepareRoots(ctx context.Context, images []*image.Image) ([]*app, error) {
+	if err := p.makeVolumes(ctx); err != nil {
+		return nil, err
+	}
+	var apps []*app
+	for i := range p.Manifest.Apps {
+		ra := &p.Manifest.Apps[i]
+		a, err := p.prepareRoot(ctx, ra, images[i])
+		if err != nil {
+			return nil, err
+		}
+		apps = append(apps, a)
+	}
+	return apps, nil
+}
+
+func (p *Pod) prepareRoot(ctx context.Context, ra *schema.RuntimeApp, img *image.Image) (_ *app, err error) {
+	name := ra.Name.String()
+	tree := rootTree(p.UUID, ra.Name)
+	if err := p.rt.destroyTree(ctx, tree); err != nil {
+		return nil, fmt.Errorf("app %s: %w", name, err)
+	}
+	if err := p.rt.Storage.Clone(ctx, image.Tree(img.ID), tree, storage.Options{Meta: p.meta()}); err != nil {
+		return nil, fmt.Errorf("app %s: clone image: %w", name, err)
+	}
+	dir, err := p.rt.Storage.Mount(ctx, tree)
+	if err != nil {
+		return nil, fmt.Errorf("app %s: %w", name, err)
+	}
+	root, err := inroot.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("app %s: %w", name, err)
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	own := effectiveApp(ra, img)
+	a := &app{
+		name: name, own: own, root: dir, readOnly: ra.ReadOnlyRootFS,
+		terminal: slices.Contains(p.Options.Terminal, name),
+		stdin:    slices.Contains(p.Options.Interactive, name),
+	}
+	if a.mounts, err = p.mounts(ctx, root, ra, own); err != nil {
+		return nil, err
+	}
+	if a.id, err = lookUp(root, own); err != nil {
+		return nil, fmt.Errorf("app %s: %w", name, err)
+	}
+	if err := p.writeEtc(root); err != nil {
+		return nil, fmt.Errorf("app %s: %w", name, err)
+	}
+	if _, err := sandbox.ResolveCommand(sandbox.App{Name: name, Root: dir, Mounts: a.mounts}, a.process(own.Exec)); err != nil {
+		return nil, fmt.Errorf("app %s: %w", name, err)
+	}
+	return a, nil
+}
+
+// writeEtc gives an image with an /etc the hosts file it lacks, and with the host's
+// network its resolver; files of the image's own stay (appc spec, "Networking").
+func (p *Pod) writeEtc(root *inroot.Root) error {
+	if st, err := root.Lstat("/etc"); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil
+	}
+	hosts := fmt.Sprintf("127.0.0.1 localhost\n::1 localhost\n127.0.0.1 %s\n", first(p.Options.Hostname, p.UUID))
+	if err := writeMissing(root, "/etc/hosts", []byte(hosts)); err != nil {
+		return err
+	}
+	if p.Options.Network != sandbox.NetworkHost {
+		return nil
+	}
+	resolv, err := os.ReadFile("/etc/resolv.conf")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return writeMissing(root, "/etc/resolv.conf", resolv)
+}
+
+func writeMissing(root *inroot.Root, path string, data []byte) error {
+	_, err := root.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return root.WriteFile(path, data, 0o644)
+	}
+	return err
+}
+
+// defaultPath is what the specification sets ("Execution Environment").
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// process is how a command of an app is run as the app's user.
+func (a *app) process(args []string) sandbox.Process {
+	return sandbox.Process{
+		App:    a.name,
+		Args:   args,
+		Env:    a.environment(),
+		Dir:    first(a.own.WorkingDirectory, "/"),
+		UID:    a.id.uid,
+		GID:    a.id.gid,
+		Groups: a.id.groups,
+	}
+}
+
+// handler is the same for an event handler, which runs as root whoever the app is.
+func (a *app) handler(args []string) sandbox.Process {
+	p := a.process(args)
+	p.UID, p.GID, p.Groups = 0, 0, nil
+	return p
+}
+
+// environment is complete and sorted as set: what jetpack gives, then the app's own,
+// which wins, but for what tells an app where it is.
+func (a *app) environment() []string {
+	var env types.Environment
+	env.Set("PATH", defaultPath)
+	env.Set("HOME", a.id.home)
+	env.Set("SHELL", a.id.shell)
+	if a.id.name != "" {
+		env.Set("USER", a.id.name)
+		env.Set("LOGNAME", a.id.name)
+	}
+	if a.terminal {
+		env.Set("TERM", first(os.Getenv("TERM"), "vt100"))
+	}
+	for _, e := range a.own.Environment {
+		env.Set(e.Name, e.Value)
+	}
+	env.Set("AC_APP_NAME", a.name)
+	env.Set("container", "jetpack")
+	out := make([]string, len(env))
+	for i, e := range env {
+		out[i] = e.Name + "=" + e.Value
+	}
+	return out
+}
+
+// release unmounts what the pod has mounted; its trees stay until it is removed.
+func (p *Pod) release(ctx context.Context) error {
+	trees, err := p.rt.podTrees(ctx, p.Info)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, t := range trees {
+		errs = append(errs, p.rt.Storage.Unmount(ctx, t))
+	}
+	return errors.Join(errs...)
+}
+
+// destroyTree removes a tree, mounted or not, there or not.
+func (r *Runtime) destroyTree(ctx context.Context, name string) error {
+	if err := r.Storage.Unmount(ctx, name); err != nil {
+		return err
+	}
+	if err := r.Storage.Destroy(ctx, name); err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return err
+	}
+	return nil
+}

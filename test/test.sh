@@ -1,0 +1,50 @@
+#!/bin/sh
+# All checks, in the order in which a slip is cheapest to find. Installs what is
+# missing (Debian). Privileged suites run in mount namespaces of their own.
+set -eu
+cd "$(dirname "$0")/.."
+
+[ "$(id -u)" = 0 ] || { echo "make test needs root: its suites run containers" >&2; exit 1; }
+command -v go >/dev/null 2>&1 || PATH=$PATH:/usr/local/go/bin
+cache=$PWD/.cache
+mkdir -p "$cache/bin"
+lint=v2.15.0
+
+step() { printf '\n== %s\n' "$*"; }
+
+./test/install.sh runc:runc gcc:gcc shellcheck:shellcheck xz-utils:xz bzip2:bzip2 tmux:tmux
+
+step "cross-builds and vet"
+for target in linux/amd64 linux/arm64 freebsd/amd64 freebsd/arm64; do
+	echo "$target"
+	GOOS=${target%/*} GOARCH=${target#*/} CGO_ENABLED=0 go vet ./...
+	GOOS=${target%/*} GOARCH=${target#*/} CGO_ENABLED=0 go build -o /dev/null ./cmd/jetpack
+done
+
+step "lint"
+if [ ! -x "$cache/bin/golangci-lint-$lint" ]; then
+	GOBIN=$cache/bin CGO_ENABLED=0 go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$lint"
+	mv "$cache/bin/golangci-lint" "$cache/bin/golangci-lint-$lint"
+fi
+"$cache/bin/golangci-lint-$lint" run
+GOOS=freebsd "$cache/bin/golangci-lint-$lint" run
+shellcheck test/*.sh .ci/run
+[ -z "$(go mod tidy -diff)" ] || { echo "go.mod is not tidy: run 'go mod tidy'" >&2; exit 1; }
+
+step "generated files are up to date"
+make -s build
+rm -rf "$cache/generated"
+bin/jetpack generate "$cache/generated"
+for sub in man completions; do
+	diff -r "$cache/generated/$sub" "share/$sub" || { echo "share/ is out of date: run 'make generate'" >&2; exit 1; }
+done
+
+step "tests, with the race detector"
+# -p 1: the privileged suites measure and count what is on the host.
+CGO_ENABLED=1 go test -race -p 1 -timeout 20m -json ./... >"$cache/test.json" 2>"$cache/test.err" || failed=1
+cat "$cache/test.err" >&2
+go run ./test/report <"$cache/test.json"
+[ -z "${failed:-}" ] || exit 1
+
+step "nothing is left behind"
+./test/leftovers.sh
