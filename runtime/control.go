@@ -79,22 +79,9 @@ func (r *Run) answer(conn net.Conn) {
 
 // ask sends a request to a pod's supervisor. Errors: ErrNotRunning.
 func (r *Runtime) ask(ctx context.Context, id string, req request) (err error) {
-	held, err := r.held(id)
+	conn, err := r.dial(ctx, id)
 	if err != nil {
 		return err
-	}
-	if !held {
-		return fmt.Errorf("%s: %w", id, ErrNotRunning)
-	}
-	dir, err := os.Open(r.podDir(id))
-	if err != nil {
-		return fmt.Errorf("pod %s: %w", id, err)
-	}
-	defer func() { err = errors.Join(err, dir.Close()) }()
-	conn, err := (&net.Dialer{Timeout: controlTimeout}).DialContext(ctx, "unix", socketPath(dir, controlFile))
-	if err != nil {
-		// The lock is held and nobody listens: it is just coming up or going down.
-		return fmt.Errorf("%s: %w: its supervisor does not answer: %w", id, ErrBusy, err)
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	if err := conn.SetDeadline(time.Now().Add(controlTimeout)); err != nil {
@@ -111,6 +98,40 @@ func (r *Runtime) ask(ctx context.Context, id string, req request) (err error) {
 		return fmt.Errorf("pod %s: %s", id, reply.Error)
 	}
 	return nil
+}
+
+// dial connects to a pod's supervisor. One that is just coming up holds the lock
+// and does not listen yet: it is waited for.
+func (r *Runtime) dial(ctx context.Context, id string) (conn net.Conn, err error) {
+	dir, err := os.Open(r.podDir(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pod %s: %w", id, err)
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
+	defer cancel()
+	for {
+		held, err := r.held(id)
+		if err != nil {
+			return nil, err
+		}
+		if !held {
+			return nil, fmt.Errorf("%s: %w", id, ErrNotRunning)
+		}
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "unix", socketPath(dir, controlFile))
+		if err == nil {
+			return conn, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%s: %w: its supervisor does not answer: %w", id, ErrBusy, err)
+		case <-time.After(waitPoll):
+		}
+	}
 }
 
 // Stop asks a running pod to end and waits until it has: SIGTERM, and SIGKILL

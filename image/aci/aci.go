@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"regexp"
 	"strings"
 
 	"github.com/appc/spec/schema"
@@ -60,23 +59,13 @@ type Manifest struct {
 
 // Result is what Extract learnt.
 type Result struct {
-	// ID is the image ID: "sha512-" and the 128 lower-case hexadecimal digits of
-	// the SHA-512 of the uncompressed archive.
+	// ID is the image ID, of the form that image.ParseID accepts: the SHA-512 of
+	// the uncompressed archive.
 	ID          string
 	Size        int64 // bytes of the uncompressed archive
 	Compression Compression
 	Manifest    Manifest // a caller that read it before compares Raw
 	Warnings    []string // about what was left out of the root file system
-}
-
-var idPattern = regexp.MustCompile(`^sha512-[0-9a-f]{128}$`)
-
-// CheckID checks that id is a whole image ID as in Result. Errors: ErrFormat.
-func CheckID(id string) error {
-	if !idPattern.MatchString(id) {
-		return fmt.Errorf("%w: image ID %.160q is not sha512- and 128 lower-case hexadecimal digits", ErrFormat, id)
-	}
-	return nil
 }
 
 // ReadManifest reads the manifest out of an image file, compressed or not. It
@@ -154,11 +143,11 @@ func (s *stream) close() error { return s.uncompressed.Close() }
 func (s *stream) findManifest() (Manifest, error) {
 	for {
 		hdr, name, err := s.next()
-		if err == io.EOF {
-			return Manifest{}, ErrNoManifest
-		}
 		if err != nil {
 			return Manifest{}, err
+		}
+		if hdr == nil {
+			return Manifest{}, ErrNoManifest
 		}
 		if name == manifestName {
 			return s.readManifest(hdr)
@@ -170,11 +159,11 @@ func (s *stream) extract(applier *layer.Applier) (Manifest, error) {
 	var m Manifest
 	for {
 		hdr, name, err := s.next()
-		if err == io.EOF {
-			break
-		}
 		if err != nil {
 			return Manifest{}, err
+		}
+		if hdr == nil {
+			break
 		}
 		switch name {
 		case ".":
@@ -197,12 +186,12 @@ func (s *stream) extract(applier *layer.Applier) (Manifest, error) {
 }
 
 // next gives the next entry with its clean name, which is fit for its place in
-// the layout, or io.EOF after the last.
+// the layout, or nil after the last.
 func (s *stream) next() (*tar.Header, string, error) {
 	for {
 		hdr, err := s.tar.Next()
-		if err == io.EOF {
-			return nil, "", err
+		if err == io.EOF { //nolint:errorlint // a wrapped EOF is a failure to read
+			return nil, "", nil
 		}
 		if err != nil {
 			return nil, "", tarError(err)

@@ -40,17 +40,17 @@ const maxZstdWindow = 128 << 20
 // Decompress recognises a tar archive, compressed or not, by its first bytes
 // and gives its uncompressed contents. All members of a file of several are
 // read, and to be sure that nothing else follows the reader is to be read to its
-// end. Memory is bounded by about 130 MiB whatever the file says. Closing
-// does not close r.
+// end. It holds at most about 130 MiB whatever the file says. Closing does not
+// close r.
 //
 // Errors, also of the reader: ErrFormat, ErrEncrypted, ErrCompression,
 // ErrTruncated, ErrTrailing, and those of r.
 func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	src := &source{r: r}
 	buffered := bufio.NewReaderSize(src, 64<<10)
-	head, err := buffered.Peek(512)
-	if err != nil && err != io.EOF {
-		return nil, "", fmt.Errorf("read image: %w", err)
+	head, _ := buffered.Peek(512) // less is not an image, unless src could not be read
+	if src.err != nil {
+		return nil, "", fmt.Errorf("read image: %w", src.err)
 	}
 	compression, err := recognise(head)
 	if err != nil {
@@ -86,7 +86,7 @@ func isTar(head []byte) bool {
 		return false
 	}
 	_, err := tar.NewReader(bytes.NewReader(head)).Next()
-	return err == nil || err == io.ErrUnexpectedEOF // the header announces more than head has
+	return err == nil || errors.Is(err, io.ErrUnexpectedEOF) // the header announces more than head has
 }
 
 // isOpenPGP: head begins an encrypted message, binary or armoured. A message
@@ -151,7 +151,7 @@ type decompressor struct {
 
 func (d *decompressor) Read(p []byte) (int, error) {
 	n, err := d.r.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF { //nolint:errorlint // a wrapped EOF is a failure to read
 		err = d.explain(err)
 	}
 	return n, err
@@ -182,7 +182,7 @@ func (d *decompressor) explain(err error) error {
 			return fmt.Errorf("%w of the %s data", ErrTrailing, d.compression)
 		}
 	}
-	if errors.Is(err, io.ErrUnexpectedEOF) || err == io.EOF {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: %s: %w", ErrTruncated, d.compression, io.ErrUnexpectedEOF)
 	}
 	return fmt.Errorf("%w: %s: %w", ErrCompression, d.compression, err)

@@ -45,7 +45,7 @@ type xzGuard struct {
 
 	checkSize    int64 // bytes of a block's check in this stream
 	blockSize    int64 // bytes of this block's compressed data so far
-	numbers      int   // integers left in the index
+	numbers      int64 // integers left in the index
 	indexSize    int64 // bytes of the index so far
 	dictionaries int64 // bytes of all dictionaries so far
 	contents     int64 // bytes of all uncompressed data so far
@@ -66,8 +66,8 @@ func (g *xzGuard) Read(p []byte) (int, error) {
 		if len(g.part) < g.want {
 			continue
 		}
-		if err := g.handle(); err != nil {
-			return 0, err
+		if bad := g.handle(); bad != nil {
+			return 0, bad
 		}
 	}
 	return n, err
@@ -193,7 +193,7 @@ func (g *xzGuard) indexCount() error {
 	if count > 1<<40 {
 		return errors.New("malformed index")
 	}
-	g.numbers = int(2 * count)
+	g.numbers = int64(2 * count)
 	return g.nextNumber()
 }
 

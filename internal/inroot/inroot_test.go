@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -577,9 +579,12 @@ func TestBind(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("file that becomes a link", func(t *testing.T) {
+	t.Run("file that goes away or becomes a link", func(t *testing.T) {
 		if err := os.Remove(file); err != nil {
 			t.Fatal(err)
+		}
+		if st, err := r.Stat("/etc/passwd"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("got mode %o, %v", st.Mode, err)
 		}
 		symlink(t, filepath.Join(h.canary, "secret"), file)
 		if data, err := r.ReadFile("/etc/passwd", 100); !errors.Is(err, unix.ELOOP) {
@@ -614,6 +619,49 @@ func TestBindRefuses(t *testing.T) {
 				t.Errorf("got %v, want %v", err, tt.err)
 			}
 		})
+	}
+}
+
+// Somebody keeps swapping a directory for a link to the canary: lookups may fail,
+// but never see or touch the canary.
+func TestSwapper(t *testing.T) {
+	testenv.Root(t)
+	h := newHost(t)
+	dir := filepath.Join(h.root, "a/b")
+	aside := filepath.Join(h.root, "aside")
+	write(t, filepath.Join(dir, "secret"), "inside")
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				if err := errors.Join(os.Rename(dir, aside), os.Symlink(h.canary, dir), os.Remove(dir), os.Rename(aside, dir)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	})
+	defer close(done)
+	r := h.open(t)
+	seen := 0
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+		data, err := r.ReadFile("/a/b/secret", 100)
+		switch {
+		case err == nil && string(data) == "inside":
+			seen++
+		case err == nil:
+			t.Fatalf("read %q", data)
+		}
+		_ = r.WriteFile("/a/b/new", []byte("x"), 0o644)
+		_ = r.Remove("/a/b/new")
+	}
+	if seen == 0 {
+		t.Error("never read anything")
 	}
 }
 

@@ -55,7 +55,7 @@ func ParseImage(data []byte) (*schema.ImageManifest, []string, error) {
 		return nil, nil, err
 	}
 	m := new(schema.ImageManifest)
-	if err := decode("", doc, m); err != nil {
+	if err = decode("", doc, m); err != nil {
 		return nil, nil, err
 	}
 	if m.App != nil {
@@ -92,7 +92,7 @@ func ParsePod(data []byte) (*schema.PodManifest, []string, error) {
 	}
 	doc["apps"] = apps
 	m := new(schema.PodManifest)
-	if err := decode("", doc, m); err != nil {
+	if err = decode("", doc, m); err != nil {
 		return nil, nil, err
 	}
 	m.Isolators = isolators

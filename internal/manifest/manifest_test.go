@@ -411,7 +411,7 @@ func TestMarshalRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := MarshalPod(m); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "apps[0].image.id: missing") {
+	if _, err = MarshalPod(m); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "apps[0].image.id: missing") {
 		t.Errorf("pod without image ID: %v", err)
 	}
 	im, _, err := ParseImage([]byte(app("")))

@@ -29,22 +29,22 @@ func checkImage(m *schema.ImageManifest) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkIdentifier("name", string(m.Name)); err != nil {
+	if err = checkIdentifier("name", string(m.Name)); err != nil {
 		return nil, err
 	}
-	if err := checkLabels("labels", m.Labels); err != nil {
+	if err = checkLabels("labels", m.Labels); err != nil {
 		return nil, err
 	}
-	if err := checkAnnotations("annotations", m.Annotations); err != nil {
+	if err = checkAnnotations("annotations", m.Annotations); err != nil {
 		return nil, err
 	}
 	for i, d := range m.Dependencies {
-		if err := checkDependency(fmt.Sprintf("dependencies[%d]", i), d); err != nil {
+		if err = checkDependency(fmt.Sprintf("dependencies[%d]", i), d); err != nil {
 			return nil, err
 		}
 	}
 	for i, p := range m.PathWhitelist {
-		if err := checkPath(p); err != nil {
+		if err = checkPath(p); err != nil {
 			return nil, invalid(fmt.Sprintf("pathWhitelist[%d]", i), "%s", err)
 		}
 	}
@@ -65,21 +65,22 @@ func checkPod(m *schema.PodManifest) ([]string, error) {
 		return nil, invalid("apps", "empty")
 	}
 	for i := range m.Apps {
-		more, err := checkRuntimeApp(fmt.Sprintf("apps[%d]", i), &m.Apps[i])
+		var more []string
+		more, err = checkRuntimeApp(fmt.Sprintf("apps[%d]", i), &m.Apps[i])
 		if err != nil {
 			return nil, err
 		}
 		warnings = append(warnings, more...)
 	}
 	for i := range m.Volumes {
-		if err := checkVolume(fmt.Sprintf("volumes[%d]", i), &m.Volumes[i]); err != nil {
+		if err = checkVolume(fmt.Sprintf("volumes[%d]", i), &m.Volumes[i]); err != nil {
 			return nil, err
 		}
 	}
-	if err := checkAnnotations("annotations", m.Annotations); err != nil {
+	if err = checkAnnotations("annotations", m.Annotations); err != nil {
 		return nil, err
 	}
-	if err := checkExposedPorts(m.Ports); err != nil {
+	if err = checkExposedPorts(m.Ports); err != nil {
 		return nil, err
 	}
 	more, err := checkIsolatorSet("isolators", m.Isolators)

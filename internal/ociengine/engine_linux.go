@@ -104,6 +104,7 @@ func (e *Engine) Create(ctx context.Context, spec sandbox.Pod) (err error) {
 	if err != nil {
 		return fmt.Errorf("create pod: %w", err)
 	}
+	e.forget(spec.ID) // one that another process has destroyed
 	p, err := newPod(dir, spec)
 	if err != nil {
 		return errors.Join(fmt.Errorf("create pod %s: %w", spec.ID, err), e.Destroy(context.WithoutCancel(ctx), spec.ID))
@@ -141,14 +142,19 @@ func (e *Engine) Destroy(ctx context.Context, podID string) error {
 	if err := e.destroy(ctx, dir, podID); err != nil {
 		return fmt.Errorf("destroy pod %s: %w", podID, err)
 	}
+	e.forget(podID)
+	return nil
+}
+
+// forget lets go of a pod that does not exist any more.
+func (e *Engine) forget(podID string) {
 	e.mu.Lock()
 	p := e.pods[podID]
 	delete(e.pods, podID)
 	e.mu.Unlock()
 	if p != nil {
-		return p.release(ctx)
+		p.release()
 	}
-	return nil
 }
 
 // List implements sandbox.Engine.
@@ -157,19 +163,26 @@ func (e *Engine) List(context.Context) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list pods: %w", err)
 	}
-	ids := make([]string, len(entries))
-	for i, entry := range entries {
-		ids[i] = entry.Name()
+	var ids []string
+	for _, entry := range entries {
+		if isPodID(entry.Name()) {
+			ids = append(ids, entry.Name())
+		}
 	}
 	return ids, nil
 }
 
 // podDir is the pod's directory. The id becomes part of paths.
 func (e *Engine) podDir(id string) (string, error) {
-	if u, err := uuid.Parse(id); err != nil || u.String() != id {
+	if !isPodID(id) {
 		return "", fmt.Errorf("pod id %q is not a canonical UUID", id)
 	}
 	return filepath.Join(e.cfg.StateDir, id), nil
+}
+
+func isPodID(id string) bool {
+	u, err := uuid.Parse(id)
+	return err == nil && u.String() == id
 }
 
 // own prepares this process for owning pods.

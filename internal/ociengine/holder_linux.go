@@ -53,15 +53,17 @@ func startHolder(pod sandbox.Pod, lock *os.File) (*holder, error) {
 			<-h.stop
 		}
 	})
-	if err := <-result; err != nil {
+	err := <-result
+	if err != nil {
 		h.close()
-		return nil, err
 	}
 	go func() {
-		_ = h.cmd.Wait() // how it ended is of no interest
+		if h.cmd != nil && h.cmd.Process != nil {
+			_ = h.cmd.Wait() // how it ended is of no interest
+		}
 		close(h.ended)
 	}()
-	return h, nil
+	return h, err
 }
 
 // onOwnThread calls f on a thread that ends with it, for what changes a thread

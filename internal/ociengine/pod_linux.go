@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,9 +41,8 @@ type pod struct {
 	dir    string
 	holder *holder
 
-	mu    sync.Mutex
-	next  int // number of the next process
-	tasks []*task
+	next  atomic.Int64   // number of the next process
+	tasks sync.WaitGroup // those that are waited for or cleaned up after
 }
 
 // holderID identifies a process beyond reuse of its number and reboots.
@@ -70,11 +70,12 @@ func newPod(dir string, spec sandbox.Pod) (*pod, error) {
 	if err != nil {
 		return nil, err
 	}
+	p := &pod{spec: spec, dir: dir, holder: h}
 	if err := recordHolder(dir, h.cmd.Process.Pid); err != nil {
-		h.close()
+		p.release()
 		return nil, err
 	}
-	return &pod{spec: spec, dir: dir, holder: h}, nil
+	return p, nil
 }
 
 // mountShm mounts the memory that the apps of a pod share; the size is the usual
@@ -206,22 +207,12 @@ func retry(ctx context.Context, f func() (done bool, err error)) error {
 	}
 }
 
-// release lets go of what the owner has of a pod that was destroyed.
-func (p *pod) release(ctx context.Context) error {
+// release lets go of what the owner has of a pod that was destroyed. It does not
+// wait for long: all processes have ended.
+func (p *pod) release() {
 	p.holder.close()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, t := range p.tasks {
-		if _, err := t.Wait(ctx); err != nil {
-			return err
-		}
-	}
-	select {
-	case <-p.holder.ended:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	p.tasks.Wait()
+	<-p.holder.ended
 }
 
 // containerName names a process of a pod to the runtime and in the cgroups. It

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/moby/profiles/seccomp"
@@ -56,11 +57,18 @@ var (
 	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )
 
-// defaultSeccomp is the containers' default profile for defaultCapabilities.
+// defaultSeccomp is the containers' default profile for defaultCapabilities, less
+// the x32 ABI: hardly a kernel has it, and the runtime takes milliseconds for its
+// rules. System calls of an ABI that the profile does not have are fatal.
 var defaultSeccomp = sync.OnceValues(func() (*specs.LinuxSeccomp, error) {
-	return seccomp.GetDefaultProfile(&specs.Spec{
+	profile, err := seccomp.GetDefaultProfile(&specs.Spec{
 		Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: defaultCapabilities}},
 	})
+	if err != nil {
+		return nil, err
+	}
+	profile.Architectures = slices.DeleteFunc(profile.Architectures, func(a specs.Arch) bool { return a == specs.ArchX32 })
+	return profile, nil
 })
 
 // containerSpec is the configuration of the container in which a process runs.

@@ -49,10 +49,7 @@ func (e *Engine) start(p *pod, process sandbox.Process) (_ *task, err error) {
 	}
 	defer lock.Close()
 
-	p.mu.Lock()
-	n := strconv.Itoa(p.next)
-	p.next++
-	p.mu.Unlock()
+	n := strconv.FormatInt(p.next.Add(1), 10)
 	b := bundle{dir: filepath.Join(p.dir, n), name: e.containerName(p.spec.ID, n)}
 	if err := os.Mkdir(b.dir, 0o700); err != nil {
 		return nil, err
@@ -73,13 +70,10 @@ func (e *Engine) start(p *pod, process sandbox.Process) (_ *task, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", process.Args[0], err)
 	}
-	p.mu.Lock()
-	p.tasks = append(p.tasks, t)
-	p.mu.Unlock()
-	go func() {
+	p.tasks.Go(func() {
 		t.wait()
 		_ = e.discard(p, b) // while descendants live Destroy has to do it
-	}()
+	})
 	return t, nil
 }
 
@@ -144,7 +138,7 @@ func (e *Engine) run(p *pod, b bundle, process sandbox.Process, lock *os.File) (
 		}
 	}()
 	if tty != nil {
-		if t.console, err = tty.socket.ReceiveMaster(); err != nil {
+		if t.console, err = tty.receive(); err != nil {
 			return nil, fmt.Errorf("receive terminal: %w", err)
 		}
 	}
@@ -235,6 +229,25 @@ func listenForTerminal(dir string) (*terminal, error) {
 		return nil, fmt.Errorf("listen for terminal: %w", err)
 	}
 	return &terminal{d, socket}, nil
+}
+
+// receive gives the terminal that the runtime has sent, such that closing it ends
+// a Read that is under way: for that the descriptor must not block before os.File
+// gets it.
+func (t *terminal) receive() (console.Console, error) {
+	sent, err := t.socket.ReceiveMaster()
+	if err != nil {
+		return nil, err
+	}
+	defer sent.Close()
+	fd, err := unix.FcntlInt(sent.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return console.ConsoleFromFile(os.NewFile(uintptr(fd), "terminal"))
 }
 
 func (t *terminal) close() {

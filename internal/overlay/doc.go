@@ -10,7 +10,9 @@
 //
 // Limits: the directory must be on a file system that can be an upper layer
 // (ext4, xfs, btrfs, tmpfs, not overlayfs itself), Linux must be 5.12 or newer,
-// quotas are not supported, and a clone has at most some 200 origins.
+// quotas are not supported, and a clone has at most some 200 origins. A character
+// device 0/0 made in a tree without origin is a whiteout in its clones: there it
+// hides itself. Unmounting a clone that was written to syncs its file system.
 //
 // Not for: systems other than Linux, choosing a driver (internal/platform).
 package overlay

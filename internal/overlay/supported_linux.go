@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
-	"github.com/jetpack-run/jetpack/internal/storage"
-	"github.com/jetpack-run/jetpack/internal/storage/treedir"
+	"golang.org/x/sys/unix"
 )
 
 // Supported tells, by an error, why trees cannot be kept in dir, which is made
@@ -54,12 +53,12 @@ func probe(dir string) (err error) {
 	if err := mountOverlay("probe", target, []string{lower}, upper, work); err != nil {
 		return err
 	}
-	return probeLayer(target, upper, lower)
+	return probeLayer(target, upper)
 }
 
 // probeLayer checks that deletions reach the upper layer as whiteouts and opaque
 // directories, for which the file system must have both.
-func probeLayer(target, upper, lower string) error {
+func probeLayer(target, upper string) error {
 	for _, name := range []string{"deleted", "replaced"} {
 		if err := os.RemoveAll(filepath.Join(target, name)); err != nil {
 			return err
@@ -68,14 +67,15 @@ func probeLayer(target, upper, lower string) error {
 	if err := os.Mkdir(filepath.Join(target, "replaced"), 0o700); err != nil {
 		return err
 	}
-	changes, err := treedir.Diff(context.Background(), treedir.Layers{lower}, treedir.Layers{upper, lower})
+	info, err := os.Lstat(filepath.Join(upper, "deleted"))
 	if err != nil {
 		return err
 	}
-	for _, path := range []string{"/deleted", "/replaced/old"} {
-		if !slices.Contains(changes, storage.Change{Path: path, Kind: storage.Deleted}) {
-			return fmt.Errorf("the file system cannot hold an upper layer: %s is not marked as deleted", path)
-		}
+	if info.Mode().Type() != fs.ModeDevice|fs.ModeCharDevice {
+		return fmt.Errorf("a whiteout is %v instead of a character device", info.Mode())
+	}
+	if _, err := unix.Lgetxattr(filepath.Join(upper, "replaced"), "trusted.overlay.opaque", nil); err != nil {
+		return fmt.Errorf("a replaced directory is not marked as opaque: %w", err)
 	}
 	return nil
 }

@@ -109,6 +109,7 @@ func (s *suite) special(dir string) {
 			break
 		}
 	}
+	s.setAttr(at("setuid"), strings.Repeat("long", 250))
 	when := time.Unix(1234567890, 123456789)
 	for _, name := range []string{"dir/sub/deep", "dir/sub", "dir/file", "dir", "relative", "fifo", "zero", "closed/secret", "closed", "empty", "."} {
 		when = when.Add(time.Second + time.Nanosecond)
@@ -188,7 +189,7 @@ func describeFile(path string, info fs.FileInfo) (string, error) {
 		}
 		return fmt.Sprintf("%s target=%q", desc, target), nil
 	}
-	buf := make([]byte, 256)
+	buf := make([]byte, 4096)
 	// An attribute that is not there has another errno on each system.
 	if n, err := unix.Lgetxattr(path, attr, buf); err == nil {
 		desc += fmt.Sprintf(" attr=%q", buf[:n])

@@ -1,12 +1,13 @@
 //go:build unix
 
-// Command probe is the program that the engines' conformance suite runs in pods.
-package main
-
-// The runtime would keep files of the cgroup open, and the probe tells of its
+// Go's runtime would keep files of its cgroup open, and the probe tells of its
 // open descriptors.
+//
 //go:debug containermaxprocs=0
 //go:debug updatemaxprocs=0
+
+// Command probe is the program that the engines' conformance suite runs in pods.
+package main
 
 import (
 	"os"

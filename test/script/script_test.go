@@ -1,0 +1,213 @@
+// Package script runs the txtar scripts of testdata against the real binary: one
+// script per behaviour. In a script,
+//
+//	exits CODE COMMAND ARG...       runs a command that must end with that code
+//	aci FILE NAME [FIELD]...        makes an image with /bin/probe; a FIELD is a member of
+//	                                the manifest, or PATH=CONTENT, PATH/ or PATH->TARGET
+//	waitfor FILE TEXT               waits until a file contains a text
+//	leavesnothing                   fails unless system check is clean and nothing is mounted
+//
+// and jetpack works on a root of the script's own, $ROOT, already initialized and
+// with the image example.com/probe. Commands run in a private mount namespace.
+package script
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/jetpack-run/jetpack/image/aci/acitest"
+	"github.com/jetpack-run/jetpack/internal/manifest"
+	"github.com/jetpack-run/jetpack/internal/sandbox/sandboxtest"
+	"github.com/jetpack-run/jetpack/internal/testenv"
+)
+
+func TestMain(m *testing.M) { os.Exit(testenv.PrivateMounts(m)) }
+
+// binary builds the jetpack that is tested.
+func binary(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, "jetpack"), "github.com/jetpack-run/jetpack/cmd/jetpack")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build jetpack: %v\n%s", err, out)
+	}
+	return dir
+}
+
+func TestScripts(t *testing.T) {
+	testenv.Root(t)
+	bin := binary(t)
+	probe, err := os.ReadFile(sandboxtest.BuildProbe(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(dir string) {
+		testscript.Run(t, testscript.Params{
+			Dir:                 dir,
+			RequireUniqueNames:  true,
+			RequireExplicitExec: true,
+			Setup:               func(env *testscript.Env) error { return setup(t, env, bin, probe) },
+			Cmds: map[string]func(*testscript.TestScript, bool, []string){
+				"exits":         exits,
+				"waitfor":       waitFor,
+				"aci":           func(ts *testscript.TestScript, neg bool, args []string) { makeACI(t, ts, probe, args) },
+				"leavesnothing": leavesNothing,
+			},
+		})
+	}
+	run("testdata")
+	if runtime.GOOS == "linux" {
+		run("testdata/linux")
+	}
+}
+
+func setup(t *testing.T, env *testscript.Env, bin string, probe []byte) error {
+	root := filepath.Join(env.WorkDir, "root")
+	config := filepath.Join(env.WorkDir, ".jetpack.toml")
+	env.Setenv("PATH", bin+":"+env.Getenv("PATH"))
+	env.Setenv("ROOT", root)
+	env.Setenv("JETPACK_CONFIG", config)
+	env.Setenv("HOME", env.WorkDir)
+	if err := os.WriteFile(config, []byte("root = "+strconv.Quote(root)+"\n"), 0o600); err != nil {
+		return err
+	}
+	image := filepath.Join(env.WorkDir, "probe.aci")
+	if err := os.WriteFile(image, probeImage(t, probe, "example.com/probe", nil), 0o600); err != nil {
+		return err
+	}
+	for _, args := range [][]string{{"init"}, {"image", "import", "--insecure=signature", image}} {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "jetpack"), args...)
+		cmd.Env = env.Vars
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("jetpack %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	env.Defer(func() {
+		// A script that failed may leave a pod running; its supervisors end with the
+		// script, and what they leave must not keep the work directory.
+		cmd := exec.Command(filepath.Join(bin, "jetpack"), "pod", "gc")
+		cmd.Env = env.Vars
+		if out, err := cmd.CombinedOutput(); err != nil && t.Failed() {
+			t.Logf("pod gc: %v\n%s", err, out)
+		}
+	})
+	return nil
+}
+
+// probeImage is an image that holds the probe and what fields add.
+func probeImage(t *testing.T, probe []byte, name string, fields []string) []byte {
+	t.Helper()
+	arch, _ := manifest.Arch(runtime.GOOS, runtime.GOARCH)
+	options := []acitest.Option{
+		acitest.WithEntry(acitest.Dir("rootfs/bin")), acitest.WithFile("/bin/probe", string(probe)),
+		acitest.WithEntry(acitest.Dir("rootfs/etc")), acitest.WithEntry(acitest.Dir("rootfs/tmp")),
+	}
+	has := map[string]bool{}
+	for _, f := range fields {
+		path, content, isFile := strings.Cut(f, "=")
+		from, to, isLink := strings.Cut(f, "->")
+		switch {
+		case strings.HasPrefix(f, "/") && isLink:
+			options = append(options, acitest.WithEntry(acitest.Symlink("rootfs"+from, to)))
+		case strings.HasPrefix(f, "/") && isFile:
+			options = append(options, acitest.WithFile(path, strings.ReplaceAll(content, `\n`, "\n")))
+		case strings.HasPrefix(f, "/"):
+			options = append(options, acitest.WithEntry(acitest.Dir("rootfs"+f)))
+		default:
+			key, _, _ := strings.Cut(f, ":")
+			has[strings.Trim(key, `" `)] = true
+			options = append(options, acitest.WithField(f))
+		}
+	}
+	if !has["labels"] {
+		options = append(options, acitest.WithField(fmt.Sprintf(
+			`"labels":[{"name":"version","value":"1.0"},{"name":"os","value":%q},{"name":"arch","value":%q}]`, runtime.GOOS, arch)))
+	}
+	if !has["app"] {
+		options = append(options, acitest.WithField(`"app":{"exec":["/bin/probe"],"user":"0","group":"0"}`))
+	}
+	return acitest.Image(t, name, options...)
+}
+
+func makeACI(t *testing.T, ts *testscript.TestScript, probe []byte, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: aci FILE NAME [FIELD]...")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), probeImage(t, probe, args[1], args[2:]), 0o600))
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND ARG...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+func waitFor(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: waitfor FILE TEXT")
+	}
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		data, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			ts.Fatalf("%v", err)
+		}
+		if bytes.Contains(data, []byte(args[1])) {
+			return
+		}
+	}
+	ts.Fatalf("%s never contains %q", args[0], args[1])
+}
+
+func leavesNothing(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: leavesnothing")
+	}
+	if err := ts.Exec("jetpack", "system", "check"); err != nil {
+		ts.Fatalf("system check: %v", err)
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return // no such file where mounts are not counted this way
+	}
+	for line := range bytes.Lines(mounts) {
+		if strings.Contains(string(line), ts.Getenv("ROOT")) {
+			ts.Fatalf("still mounted: %s", line)
+		}
+	}
+	for _, sub := range []string{"run", "pods"} {
+		entries, err := os.ReadDir(filepath.Join(ts.Getenv("ROOT"), sub))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			ts.Fatalf("%v", err)
+		}
+		for _, e := range entries {
+			if e.IsDir() {
+				ts.Fatalf("still there: %s/%s", sub, e.Name())
+			}
+		}
+	}
+}
