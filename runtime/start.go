@@ -194,8 +194,12 @@ func (p *Pod) prepareRoot(ctx context.Context, ra *schema.RuntimeApp, img *image
 // writeEtc gives an image with an /etc the hosts file it lacks, and with the host's
 // network its resolver; files of the image's own stay (appc spec, "Networking").
 func (p *Pod) writeEtc(root *inroot.Root) error {
-	if st, err := root.Lstat("/etc"); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return nil
+	st, err := root.Lstat("/etc")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return nil //nolint:nilerr // an image without /etc gets no files there
 	}
 	hosts := fmt.Sprintf("127.0.0.1 localhost\n::1 localhost\n127.0.0.1 %s\n", first(p.Options.Hostname, p.UUID))
 	if err := writeMissing(root, "/etc/hosts", []byte(hosts)); err != nil {

@@ -161,7 +161,7 @@ func newImageInspectCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect IMAGE...",
 		Short: "Show all that is known of images, as JSON",
-		Args:  atLeast(1, "IMAGE..."),
+		Args:  some("IMAGE..."),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			views := []imageView{}
 			err := c.eachImage(cmd.Context(), args, func(_ *host, img *image.Image) error {
@@ -260,7 +260,7 @@ func newImageRmCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rm IMAGE...",
 		Short: "Remove images that no pod uses",
-		Args:  atLeast(1, "IMAGE..."),
+		Args:  some("IMAGE..."),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			h, err := c.open()

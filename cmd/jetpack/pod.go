@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
-	"syscall"
 	"time"
 
 	"github.com/moby/sys/signal"
@@ -25,17 +25,17 @@ func newPodCommand(c *cli) *cobra.Command {
 
 // podView is a pod as `pod list` and `pod inspect` print it.
 type podView struct {
-	ID       string         `json:"id"`
-	Name     string         `json:"name"`
-	Status   runtime.Phase  `json:"status"`
-	ExitCode *int           `json:"exitCode"` // null until it has ended
-	Hostname string         `json:"hostname"`
-	Network  string         `json:"network"`
-	Created  time.Time      `json:"created"`
-	Started  *time.Time     `json:"started"` // null if never
-	Ended    *time.Time     `json:"ended"`   // null if it has not
-	Apps     []podAppView   `json:"apps"`
-	Manifest *jsonPodObject `json:"manifest,omitempty"`
+	ID       string          `json:"id"`
+	Name     string          `json:"name"`
+	Status   runtime.Phase   `json:"status"`
+	ExitCode *int            `json:"exitCode"` // null until it has ended
+	Hostname string          `json:"hostname"`
+	Network  string          `json:"network"`
+	Created  time.Time       `json:"created"`
+	Started  *time.Time      `json:"started"` // null if never
+	Ended    *time.Time      `json:"ended"`   // null if it has not
+	Apps     []podAppView    `json:"apps"`
+	Manifest json.RawMessage `json:"manifest,omitempty"` // reified
 }
 
 type podAppView struct {
@@ -47,11 +47,6 @@ type podAppView struct {
 	Signal   int    `json:"signal,omitempty"`
 	Error    string `json:"error,omitempty"`
 }
-
-// jsonPodObject is a pod manifest as appc writes it.
-type jsonPodObject struct{ raw []byte }
-
-func (o *jsonPodObject) MarshalJSON() ([]byte, error) { return o.raw, nil }
 
 func viewPod(p runtime.Info) podView {
 	v := podView{
@@ -138,7 +133,7 @@ func newPodInspectCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect POD...",
 		Short: "Show all that is known of pods, as JSON",
-		Args:  atLeast(1, "POD..."),
+		Args:  some("POD..."),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			views := []podView{}
 			err := c.eachPodInfo(cmd.Context(), args, func(p runtime.Info) error {
@@ -148,7 +143,7 @@ func newPodInspectCommand(c *cli) *cobra.Command {
 					if err != nil {
 						return err
 					}
-					v.Manifest = &jsonPodObject{raw}
+					v.Manifest = raw
 				}
 				views = append(views, v)
 				return nil
@@ -223,7 +218,7 @@ func newPodStopCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stop POD...",
 		Short: "Stop pods: SIGTERM, and SIGKILL after a grace period",
-		Args:  atLeast(1, "POD..."),
+		Args:  some("POD..."),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.eachPod(cmd.Context(), args, func(rt *runtime.Runtime, id string) error {
 				if !cmd.Flags().Changed("grace") {
@@ -250,14 +245,14 @@ func newPodKillCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kill POD...",
 		Short: "Send a signal to every app of pods",
-		Args:  atLeast(1, "POD..."),
+		Args:  some("POD..."),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sig, err := signal.ParseSignal(name)
 			if err != nil {
 				return usagef("--signal %q: want a name as TERM or a number", name)
 			}
 			return c.eachPod(cmd.Context(), args, func(rt *runtime.Runtime, id string) error {
-				return rt.Kill(cmd.Context(), id, syscall.Signal(sig))
+				return rt.Kill(cmd.Context(), id, sig)
 			})
 		},
 	}
@@ -306,7 +301,7 @@ func newPodRmCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rm POD...",
 		Short: "Remove pods that do not run",
-		Args:  atLeast(1, "POD..."),
+		Args:  some("POD..."),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			return c.eachPod(ctx, args, func(rt *runtime.Runtime, id string) error {

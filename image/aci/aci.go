@@ -71,9 +71,9 @@ type Result struct {
 // ReadManifest reads the manifest out of an image file, compressed or not. It
 // stops reading there, so it says nothing about the rest of the file. The
 // manifest may be the last entry (actool writes it last). It uncompresses at
-// most what an image within layer.DefaultLimits can have.
-func ReadManifest(ctx context.Context, r io.Reader) (m Manifest, err error) {
-	s, err := open(ctx, r, layer.DefaultLimits())
+// most what an image within the limits can have.
+func ReadManifest(ctx context.Context, r io.Reader, l layer.Limits) (m Manifest, err error) {
+	s, err := open(ctx, r, l)
 	if err != nil {
 		return Manifest{}, fmt.Errorf("read image manifest: %w", err)
 	}

@@ -89,7 +89,7 @@ func TestReadManifest(t *testing.T) {
 	for place, archive := range archives {
 		for _, kind := range kinds {
 			t.Run(place+"/"+string(kind), func(t *testing.T) {
-				m, err := aci.ReadManifest(t.Context(), bytes.NewReader(acitest.Compress(t, kind, archive)))
+				m, err := aci.ReadManifest(t.Context(), bytes.NewReader(acitest.Compress(t, kind, archive)), layer.DefaultLimits())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -106,7 +106,7 @@ func TestReadManifestStops(t *testing.T) {
 	archive := acitest.Image(t, "example.com/a")
 	head := bytes.NewReader(archive[:1024+512])
 	r := io.MultiReader(head, iotest.ErrReader(errors.New("read too far")))
-	if _, err := aci.ReadManifest(t.Context(), r); err != nil {
+	if _, err := aci.ReadManifest(t.Context(), r, layer.DefaultLimits()); err != nil {
 		t.Error(err)
 	}
 }
@@ -304,7 +304,7 @@ func TestBadFiles(t *testing.T) {
 				t.Errorf("beside rootfs: %v, %v", entries, err)
 			}
 			// Must not panic; may well succeed.
-			if _, err := aci.ReadManifest(t.Context(), bytes.NewReader(tt.file)); err != nil && strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) {
+			if _, err := aci.ReadManifest(t.Context(), bytes.NewReader(tt.file), layer.DefaultLimits()); err != nil && strings.ContainsFunc(err.Error(), func(r rune) bool { return r < ' ' }) {
 				t.Errorf("control character in %q", err)
 			}
 		})
@@ -434,7 +434,7 @@ func TestCancel(t *testing.T) {
 		run  func(context.Context) error
 	}{
 		{"ReadManifest", func(ctx context.Context) error {
-			_, err := aci.ReadManifest(ctx, endless(feed, t, "rootfs/a"))
+			_, err := aci.ReadManifest(ctx, endless(feed, t, "rootfs/a"), layer.DefaultLimits())
 			return err
 		}},
 		{"Extract", func(ctx context.Context) error {

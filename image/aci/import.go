@@ -12,7 +12,7 @@ import (
 	"github.com/jetpack-run/jetpack/image/layer"
 )
 
-// ErrUnsupported: the image needs something that jetpack cannot do.
+// ErrUnsupported means that the image needs something that jetpack cannot do.
 var ErrUnsupported = errors.New("not supported")
 
 // ImportOptions are what an import records and how far it may go.
@@ -48,7 +48,7 @@ func Import(ctx context.Context, s *image.Store, src io.Reader, o ImportOptions)
 	if err := rewind(d.File); err != nil {
 		return nil, nil, err
 	}
-	m, err := ReadManifest(ctx, d.File)
+	m, err := ReadManifest(ctx, d.File, o.Limits)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -401,7 +401,7 @@ func (a *Applier) openOrMakeDir(d directory, name string) (fd int, created bool,
 	var st unix.Stat_t
 	err = unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	switch {
-	case err == unix.ENOENT:
+	case errors.Is(err, unix.ENOENT):
 		created = true
 	case err != nil:
 		return -1, false, err

@@ -112,7 +112,7 @@ func (a *Applier) makeHardLink(parent directory, name, target string) error {
 
 // hardLinkError tells a target that is not there or not reachable from failures.
 func hardLinkError(target string, err error) error {
-	if err == unix.ENOENT || isNoDirectory(err) {
+	if errors.Is(err, unix.ENOENT) || isNoDirectory(err) {
 		return fmt.Errorf("%w: %q: %w", ErrHardLink, target, err)
 	}
 	return err
@@ -176,7 +176,7 @@ func (a *Applier) describeAt(parent directory, name string, hdr *tar.Header) err
 // removeExisting removes what a lower layer has under a name.
 func (a *Applier) removeExisting(parent directory, name string) error {
 	err := a.removeAll(parent.fd, name)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
 	return err

@@ -33,5 +33,5 @@ func setXattrAt(dir int, name, attr string, value []byte) error {
 // xattrRefused says whether the file system does not take such an attribute at
 // all: attributes of users are not for links and fifos (EPERM, xattr(7)).
 func xattrRefused(err error) bool {
-	return err == unix.ENOTSUP || err == unix.EPERM
+	return errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM)
 }

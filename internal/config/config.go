@@ -21,7 +21,7 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// ErrUnknownKey: there is no setting of that name.
+// ErrUnknownKey means that there is no setting of that name.
 var ErrUnknownKey = errors.New("unknown key")
 
 // maxFile is the largest configuration file that is read, in bytes.

@@ -94,7 +94,7 @@ func TestLoadErrors(t *testing.T) {
 		want string // FILE stands for the file's name
 	}{
 		{"unknown key", "root = \"/d\"\nstorage.drivr = \"overlay\"\n", nil, `FILE:2: unknown key "storage.drivr"; did you mean "storage.driver"?`},
-		{"unknown key in a table", "[log]\n\nlevle = \"info\"\n", nil, `FILE:3: unknown key "log.levle"; did you mean "log.level"?`},
+		{"unknown key in a table", "[log]\n\nlevvel = \"info\"\n", nil, `FILE:3: unknown key "log.levvel"; did you mean "log.level"?`},
 		{"unknown key unlike any", "\nzfs.pool = \"tank\"\n", nil, `FILE:2: unknown key "zfs.pool"; for the list run: jetpack config`},
 		{"the first error is told", "b = 1\na = 1\n", nil, `FILE:1: unknown key "b"; for the list run: jetpack config`},
 		{"unknown empty table", "[zfs]\n", nil, `FILE:1: unknown key "zfs"; for the list run: jetpack config`},

@@ -3,6 +3,7 @@
 package inroot
 
 import (
+	"errors"
 	"path"
 	"strings"
 
@@ -121,7 +122,7 @@ func (w *walker) find(name string) (place, error) {
 	case bound && err == nil && fileType(&at.stat) == unix.S_IFLNK:
 		// The host's file became a link after Bind: it does not count inside the root.
 		return place{}, unix.ELOOP
-	case bound || err != unix.ENOENT:
+	case bound || !errors.Is(err, unix.ENOENT):
 		return at, err
 	case w.mode&makeMissing != 0:
 		if err := mkdirat(at.dir, at.name, w.perm); err != nil {
@@ -240,8 +241,7 @@ func mkdirat(dir int, name string, perm uint32) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	return own(fd, perm)
+	return errors.Join(own(fd, perm), unix.Close(fd))
 }
 
 // own gives an open file to root, then its mode: chown would clear setuid.
@@ -259,7 +259,7 @@ func openat(dir int, name string, flags int) (int, error) {
 func openatPerm(dir int, name string, flags int, perm uint32) (int, error) {
 	for {
 		fd, err := unix.Openat(dir, name, flags|unix.O_CLOEXEC, perm)
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			return fd, err
 		}
 	}

@@ -78,7 +78,7 @@ func Init(dir, driver string) (root Root, did []string, err error) {
 		return root, nil, fmt.Errorf("init: %w", err)
 	}
 	// Images hold set-id programs: nobody else may reach them.
-	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a directory needs its x bit
+	if err := os.Chmod(dir, 0o700); err != nil {
 		return root, nil, fmt.Errorf("init: %w", err)
 	}
 	name, notice, err := chooseStorage(storageDir(dir), driver)
