@@ -16,12 +16,6 @@ import (
 	"github.com/jetpack-run/jetpack/internal/manifest"
 )
 
-// reified is a pod manifest in which nothing is left open, and the images it names.
-type reified struct {
-	manifest *schema.PodManifest
-	images   []*image.Image // one per app, in the manifest's order
-}
-
 // Reify fills in what a pod manifest leaves open and checks what can be checked
 // without touching anything (appc spec, "Pod Manifest" and "Volume Setup"):
 // every app gets an image ID, every mount point a volume, an `empty` one where
@@ -33,18 +27,18 @@ func (r *Runtime) Reify(ctx context.Context, m *schema.PodManifest, strict bool)
 	return err
 }
 
-func (r *Runtime) reify(ctx context.Context, m *schema.PodManifest, strict bool) (*reified, error) {
+// reify also gives the apps' images, in the manifest's order.
+func (r *Runtime) reify(ctx context.Context, m *schema.PodManifest, strict bool) (images []*image.Image, err error) {
 	if err := checkIsolators("pod", m.Isolators); err != nil {
 		return nil, err
 	}
-	out := &reified{manifest: m}
 	for i := range m.Apps {
 		app := &m.Apps[i]
 		img, err := r.resolve(ctx, app)
 		if err != nil {
 			return nil, err
 		}
-		out.images = append(out.images, img)
+		images = append(images, img)
 		if err := r.checkApp(app, img, strict); err != nil {
 			return nil, err
 		}
@@ -52,7 +46,7 @@ func (r *Runtime) reify(ctx context.Context, m *schema.PodManifest, strict bool)
 			return nil, err
 		}
 	}
-	return out, r.checkVolumes(m)
+	return images, r.checkVolumes(m)
 }
 
 // resolve finds the image of an app, and writes its ID into the manifest.

@@ -42,38 +42,42 @@ type IO struct {
 // Prepare reifies m and makes the pod; nothing runs. The pod's lock is held until
 // its Close. Errors: those of Reify, ErrNameTaken, ErrInvalid.
 func (r *Runtime) Prepare(ctx context.Context, m *schema.PodManifest, o Options, strict bool) (*Pod, error) {
-	return r.prepare(ctx, m, o, strict, Prepared)
+	p, _, err := r.prepare(ctx, m, o, strict, Prepared)
+	return p, err
 }
 
 // Run is Prepare and Start in one: a pod that does not come up is gone again, and
 // one that a crash catches on its way is never taken for one that waits for its start.
 func (r *Runtime) Run(ctx context.Context, m *schema.PodManifest, o Options, strict bool, stdio IO) (*Run, error) {
-	p, err := r.prepare(ctx, m, o, strict, Running)
+	p, images, err := r.prepare(ctx, m, o, strict, Running)
 	if err != nil {
 		return nil, err
 	}
-	run, err := p.Start(ctx, stdio)
+	run, err := p.start(ctx, images, stdio)
 	if err != nil {
 		return nil, errors.Join(err, p.Remove(context.WithoutCancel(ctx)))
 	}
 	return run, nil
 }
 
-func (r *Runtime) prepare(ctx context.Context, m *schema.PodManifest, o Options, strict bool, phase Phase) (*Pod, error) {
-	if _, err := r.reify(ctx, m, strict); err != nil {
-		return nil, err
+// prepare also gives the apps' images, in the manifest's order.
+func (r *Runtime) prepare(ctx context.Context, m *schema.PodManifest, o Options, strict bool, phase Phase) (*Pod, []*image.Image, error) {
+	images, err := r.reify(ctx, m, strict)
+	if err != nil {
+		return nil, nil, err
 	}
 	if o.Network == sandbox.NetworkHost && !r.Engine.Info().HostNetwork {
-		return nil, fmt.Errorf("network host: %w", sandbox.ErrUnsupported)
+		return nil, nil, fmt.Errorf("network host: %w", sandbox.ErrUnsupported)
 	}
 	if len(o.Terminal) > 1 {
-		return nil, fmt.Errorf("%w: only one app of a pod can have the terminal", ErrInvalid)
+		return nil, nil, fmt.Errorf("%w: only one app of a pod can have the terminal", ErrInvalid)
 	}
 	if len(o.Interactive) > 1 {
-		return nil, fmt.Errorf("%w: only one app of a pod can read standard input", ErrInvalid)
+		return nil, nil, fmt.Errorf("%w: only one app of a pod can read standard input", ErrInvalid)
 	}
 	o.Created = time.Now().UTC()
-	return r.create(ctx, m, o, State{Phase: phase, BootID: r.BootID, Started: o.Created})
+	p, err := r.create(ctx, m, o, State{Phase: phase, BootID: r.BootID, Started: o.Created})
+	return p, images, err
 }
 
 // app is an app about to run.
@@ -92,7 +96,15 @@ type app struct {
 // and empty volumes, and returns when every app was started or the pod is gone
 // again. ctx bounds the start only. Errors: ErrBusy, ErrInvalid, those of the
 // sandbox; after one, nothing of the pod runs and it is as before.
-func (p *Pod) Start(ctx context.Context, stdio IO) (_ *Run, err error) {
+func (p *Pod) Start(ctx context.Context, stdio IO) (*Run, error) {
+	images, err := p.rt.reify(ctx, p.Manifest, false)
+	if err != nil {
+		return nil, err
+	}
+	return p.start(ctx, images, stdio)
+}
+
+func (p *Pod) start(ctx context.Context, images []*image.Image, stdio IO) (_ *Run, err error) {
 	var undo revert.Stack
 	defer undo.Run(&err)
 	// What is undone is undone to the end, whatever happened to ctx.
@@ -105,11 +117,7 @@ func (p *Pod) Start(ctx context.Context, stdio IO) (_ *Run, err error) {
 	}
 	undo.Add(func() error { return p.release(forever) })
 
-	re, err := p.rt.reify(ctx, p.Manifest, false)
-	if err != nil {
-		return nil, err
-	}
-	apps, err := p.prepareRoots(ctx, re.images)
+	apps, err := p.prepareRoots(ctx, images)
 	if err != nil {
 		return nil, err
 	}
