@@ -35,7 +35,7 @@ test:
 # Rewrites what is generated from the code: manual pages, completions, tables in docs/.
 generate: build
 	rm -rf share/man share/completions
-	bin/jetpack generate share
+	bin/jetpack generate .
 
 clean:
 	rm -rf bin .cache

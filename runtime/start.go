@@ -76,7 +76,11 @@ func (r *Runtime) prepare(ctx context.Context, m *schema.PodManifest, o Options,
 		return nil, nil, fmt.Errorf("%w: only one app of a pod can read standard input", ErrInvalid)
 	}
 	o.Created = time.Now().UTC()
-	p, err := r.create(ctx, m, o, State{Phase: phase, BootID: r.BootID, Started: o.Created})
+	state := State{Phase: phase}
+	if phase == Running {
+		state.BootID, state.Started = r.BootID, o.Created
+	}
+	p, err := r.create(ctx, m, o, state)
 	return p, images, err
 }
 

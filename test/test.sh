@@ -35,8 +35,8 @@ step "generated files are up to date"
 make -s build
 rm -rf "$cache/generated"
 bin/jetpack generate "$cache/generated"
-for sub in man completions; do
-	diff -r "$cache/generated/$sub" "share/$sub" || { echo "share/ is out of date: run 'make generate'" >&2; exit 1; }
+for path in share/man share/completions docs/capabilities.md; do
+	diff -r "$cache/generated/$path" "$path" || { echo "$path is out of date: run 'make generate'" >&2; exit 1; }
 done
 
 step "tests, with the race detector"
@@ -45,6 +45,15 @@ CGO_ENABLED=1 go test -race -p 1 -timeout 20m -json ./... >"$cache/test.json" 2>
 cat "$cache/test.err" >&2
 go run ./test/report <"$cache/test.json"
 [ -z "${failed:-}" ] || exit 1
+
+step "the demo, and the commands of the documents"
+./test/demo.sh >"$cache/demo.log" 2>&1 || { tail -20 "$cache/demo.log"; exit 1; }
+grep 'nothing is left behind' "$cache/demo.log"
+./test/readme.sh README.md
+./test/readme.sh IMAGES.md
+rm -rf "$cache/install"
+make -s install DESTDIR="$cache/install" PREFIX=/usr
+"$cache/install/usr/bin/jetpack" version
 
 step "nothing is left behind"
 ./test/leftovers.sh

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"io"
 	"log/slog"
 	"os"
@@ -39,7 +40,7 @@ func newRootCommand(c *cli) *cobra.Command {
 		},
 	}
 	f := cmd.PersistentFlags()
-	f.StringVar(&c.configPath, "config", os.Getenv("JETPACK_CONFIG"), "configuration `FILE` (default $JETPACK_CONFIG, then "+config.DefaultPath(platform.OS())+")")
+	f.StringVar(&c.configPath, "config", "", "configuration `FILE` (default $JETPACK_CONFIG, then "+config.DefaultPath(platform.OS())+")")
 	f.StringVar(&c.root, "root", "", "`DIR` with jetpack's state (default from the configuration)")
 	f.StringArrayVar(&c.sets, "set", nil, "set a configuration `KEY=VALUE`; may be repeated")
 	f.StringVar(&c.logLevel, "log-level", "", "least `LEVEL` that is logged: debug, info, warn, error")
@@ -101,7 +102,7 @@ func atMost(n int, what string) cobra.PositionalArgs {
 }
 
 func (c *cli) loadConfig() error {
-	path, explicit := c.configPath, true
+	path, explicit := cmp.Or(c.configPath, os.Getenv("JETPACK_CONFIG")), true
 	if path == "" {
 		path, explicit = config.DefaultPath(platform.OS()), false
 	}

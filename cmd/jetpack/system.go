@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/jetpack-run/jetpack/internal/platform"
+	"github.com/jetpack-run/jetpack/internal/sandbox"
 )
 
 func newSystemCommand(c *cli) *cobra.Command {
@@ -94,10 +95,20 @@ func (c *cli) systemInfo(ctx context.Context) (systemInfo, error) {
 		return info, nil
 	}
 	info.Engine = engine.Info().Name
-	if info.Runtime, err = platform.RuntimeVersion(ctx, engine); err != nil {
+	info.Runtime = c.runtimeVersion(ctx, engine)
+	return info, nil
+}
+
+// runtimeVersion tells what isolates pods, and warns when it is known to be weak.
+func (c *cli) runtimeVersion(ctx context.Context, engine sandbox.Engine) string {
+	v, err := platform.RuntimeVersion(ctx, engine)
+	if err != nil {
 		c.warn(err.Error())
 	}
-	return info, nil
+	if w := platform.RuntimeWarning(v); w != "" {
+		c.warn(w)
+	}
+	return v
 }
 
 var errUnclean = errors.New("not clean; 'jetpack system prune' mends what can be mended")
@@ -112,6 +123,7 @@ func newSystemCheckCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			c.runtimeVersion(cmd.Context(), rt.Engine)
 			found, err := rt.Check(cmd.Context())
 			if err != nil {
 				return err

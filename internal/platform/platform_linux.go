@@ -8,8 +8,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/jetpack-run/jetpack/internal/manifest"
 	"github.com/jetpack-run/jetpack/internal/ociengine"
 	"github.com/jetpack-run/jetpack/internal/overlay"
+	"github.com/jetpack-run/jetpack/internal/plaindir"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/internal/storage"
 )
@@ -51,6 +53,26 @@ func RuntimeVersion(ctx context.Context, e sandbox.Engine) (string, error) {
 		return oci.RuntimeVersion(ctx)
 	}
 	return "", nil
+}
+
+// safeRunc is the first release of runc without the escapes through masked paths
+// and procfs writes (CVE-2025-31133, CVE-2025-52565, CVE-2025-52881).
+const safeRunc = "1.2.8"
+
+// RuntimeWarning says what is wrong with a runtime of that version, or "". A
+// distribution may have mended an old release, so this is for eyes only.
+func RuntimeWarning(version string) string {
+	v, ok := strings.CutPrefix(version, "runc version ")
+	if !ok || !manifest.LessVersion(v, safeRunc) {
+		return ""
+	}
+	return fmt.Sprintf("runc %s is older than %s: make sure that your distribution has mended CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881 in it", v, safeRunc)
+}
+
+// Backends are all that this platform has, for the table of capabilities.
+func Backends() ([]storage.Info, []sandbox.Info) {
+	return []storage.Info{(*overlay.Driver)(nil).Info(), (*plaindir.Driver)(nil).Info()},
+		[]sandbox.Info{(*ociengine.Engine)(nil).Info()}
 }
 
 // BootID tells one boot of the host from the next (proc_sys_kernel(5)).

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/jetpack-run/jetpack/internal/plaindir"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/internal/storage"
 )
@@ -33,6 +34,14 @@ func newEngine(_, _, _ string) (sandbox.Engine, error) { return nil, ErrNoEngine
 
 // RuntimeVersion tells what isolates pods, for reports.
 func RuntimeVersion(context.Context, sandbox.Engine) (string, error) { return "", nil }
+
+// RuntimeWarning says what is wrong with a runtime of that version, or "".
+func RuntimeWarning(string) string { return "" }
+
+// Backends are all that this platform has, for the table of capabilities.
+func Backends() ([]storage.Info, []sandbox.Info) {
+	return []storage.Info{(*plaindir.Driver)(nil).Info()}, nil
+}
 
 // BootID tells one boot of the host from the next: kern.boottime(9) would do, and
 // nothing here needs it while no pods run.

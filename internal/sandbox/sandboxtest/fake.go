@@ -264,8 +264,10 @@ func (t *fakeTask) readFile(name string) (_ []byte, err error) {
 }
 
 func (t *fakeTask) append(name string, data []byte) (err error) {
-	if err := t.alive.Err(); err != nil {
-		return err
+	t.mu.Lock() // what has ended does not write any more
+	defer t.mu.Unlock()
+	if t.ended {
+		return os.ErrProcessDone
 	}
 	root, err := t.root()
 	if err != nil {

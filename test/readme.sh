@@ -1,0 +1,36 @@
+#!/bin/sh
+# Runs the commands of a document, in their order: the lines behind "# " in its
+# console blocks, with what a here-document needs. Each must succeed. They work on
+# a root of their own.
+#
+#	readme.sh FILE
+set -eu
+cd "$(dirname "$0")/.."
+
+work=$(mktemp -d "$PWD/.cache/readme.XXXXXX")
+bin=$PWD/bin
+cleanup() {
+	cd /
+	"$bin/jetpack" --config "$work/jetpack.toml" system prune --force >/dev/null 2>&1 || true
+	rm -rf "$work"
+}
+trap cleanup EXIT
+printf 'root = "%s/root"\n' "$work" >"$work/jetpack.toml"
+
+# 'make test' would call this script, and 'make demo' has been run before it.
+awk '
+	/^```console/ { in_block = 1; next }
+	/^```/        { in_block = 0; next }
+	!in_block     { next }
+	/^# make (demo|test)$/ { next }
+	sub(/^# /, "") || here { print }
+	/<<.EOF/      { here = 1 }
+	/^EOF$/       { here = 0 }
+' "$1" >"$work/commands"
+[ -s "$work/commands" ] || { echo "$1 has no commands" >&2; exit 1; }
+
+export JETPACK_CONFIG="$work/jetpack.toml" PATH="$bin:$PATH"
+ln -s "$PWD/.cache" "$PWD/images" "$PWD/internal" "$PWD/go.mod" "$PWD/go.sum" "$work/"
+cd "$work"
+sh -eu commands >log 2>&1 || { echo "$1: a command failed:"; cat log; exit 1; }
+echo "$1: $(wc -l <commands) lines ran"
