@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"syscall"
 
 	"github.com/moby/sys/reexec"
@@ -55,7 +57,7 @@ func startHolder(pod sandbox.Pod, lock *os.File) (*holder, error) {
 	})
 	err := <-result
 	if err != nil {
-		h.close()
+		h.close() // the thread has ended
 	}
 	go func() {
 		if h.cmd != nil && h.cmd.Process != nil {
@@ -148,14 +150,36 @@ func (h *holder) exec(lock *os.File) error {
 	return h.cmd.Start()
 }
 
-// close ends the thread, and with it the holder, and forgets the namespaces.
+// end ends the thread, and with it the holder.
+func (h *holder) end() { close(h.stop) }
+
+// close closes what is open.
 func (h *holder) close() {
-	close(h.stop)
 	if h.owner != nil {
 		_ = h.owner.Close()
 	}
 	for _, f := range h.namespaces {
 		_ = f.Close()
+	}
+}
+
+// reapOthers reaps all of our children in the pod but the holder, which ends only
+// after them (pid_namespaces(7)). A runtime that fails, because the pod is being
+// destroyed, may leave us one that nobody knows.
+func (h *holder) reapOthers() {
+	namespace, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", h.namespaces["pid"].Fd()))
+	if err != nil {
+		return // tried again soon
+	}
+	processes, _ := filepath.Glob("/proc/[0-9]*") // the pattern is good
+	for _, dir := range processes {
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil || pid == h.cmd.Process.Pid {
+			continue
+		}
+		if ns, err := os.Readlink(dir + "/ns/pid"); err == nil && ns == namespace {
+			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil) // fails for those that are not our children
+		}
 	}
 }
 

@@ -210,9 +210,17 @@ func retry(ctx context.Context, f func() (done bool, err error)) error {
 // release lets go of what the owner has of a pod that was destroyed. It does not
 // wait for long: all processes have ended.
 func (p *pod) release() {
-	p.holder.close()
+	defer p.holder.close()
+	p.holder.end()
 	p.tasks.Wait()
-	<-p.holder.ended
+	for {
+		select {
+		case <-p.holder.ended:
+			return
+		case <-time.After(5 * time.Millisecond):
+			p.holder.reapOthers()
+		}
+	}
 }
 
 // containerName names a process of a pod to the runtime and in the cgroups. It

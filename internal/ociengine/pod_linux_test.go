@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -251,6 +253,50 @@ func TestHolderKilled(t *testing.T) {
 	} else if strings.Contains(err.Error(), "\n") {
 		t.Errorf("Start = %q, want one line", err)
 	}
+}
+
+// A runtime that fails leaves children behind, and the holder does not end before
+// those in its namespace are reaped.
+func TestFailedStartsLeaveNoZombies(t *testing.T) {
+	testenv.Root(t)
+	root := probeRoot(t)
+	before := len(zombies(t))
+	for range 20 {
+		pod := testPod(root)
+		e := newTestEngine(t, t.TempDir(), pod)
+		var group sync.WaitGroup
+		for range 3 {
+			group.Go(func() {
+				if _, err := e.Start(t.Context(), pod.ID, testProcess("sleep")); err != nil && strings.Contains(err.Error(), "\n") {
+					t.Errorf("Start = %q, want one line", err)
+				}
+			})
+		}
+		time.Sleep(rand.N(50 * time.Millisecond))
+		if err := e.Destroy(t.Context(), pod.ID); err != nil {
+			t.Fatal(err)
+		}
+		group.Wait()
+	}
+	if after := zombies(t); len(after) > before {
+		t.Errorf("%d zombies more: %q", len(after)-before, after)
+	}
+}
+
+// zombies lists the children of this process that have ended and not been reaped.
+func zombies(t *testing.T) (list []string) {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range stats {
+		stat, _ := os.ReadFile(file) // it may be gone
+		if _, rest, ok := strings.Cut(string(stat), ") Z "); ok && strings.HasPrefix(rest, fmt.Sprint(os.Getpid(), " ")) {
+			list = append(list, string(stat))
+		}
+	}
+	return list
 }
 
 // The thread that made the namespaces must not serve other goroutines.

@@ -125,6 +125,7 @@ func (e *Engine) run(p *pod, b bundle, process sandbox.Process, lock *os.File) (
 		return nil, err
 	}
 	if err := runLocked(cmd); err != nil {
+		reapGroup(cmd)
 		return nil, b.cause(err)
 	}
 	t := &task{ended: make(chan struct{})}
@@ -164,6 +165,14 @@ func runLocked(cmd *exec.Cmd) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	return cmd.Run()
+}
+
+// reapGroup reaps what a runtime that has failed left us of its process group;
+// without it, that ends.
+func reapGroup(cmd *exec.Cmd) {
+	for err := error(nil); cmd.Process != nil && (err == nil || err == unix.EINTR); {
+		_, err = unix.Wait4(-cmd.Process.Pid, nil, 0, nil)
+	}
 }
 
 // cause turns the end of the runtime into the reason that it logged.

@@ -47,27 +47,23 @@ const (
 // Errors: ErrNoWorkDir, ErrCommandNotFound, ErrCommandNotExecutable.
 func ResolveCommand(app App, p Process) (_ string, err error) {
 	if len(p.Args) == 0 || p.Args[0] == "" {
-		return "", fmt.Errorf("app %s: empty command: %w", app.Name, ErrCommandNotFound)
+		return "", fmt.Errorf("empty command: %w", ErrCommandNotFound)
 	}
 	root, err := inroot.Open(app.Root)
 	if err != nil {
-		return "", fmt.Errorf("app %s: %w", app.Name, err)
+		return "", err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
 	for _, m := range app.Mounts {
 		if err := root.Bind(m.Target, m.Source); err != nil {
-			return "", fmt.Errorf("app %s: %w", app.Name, err)
+			return "", err
 		}
 	}
 	if err := checkDir(root, p.Dir); err != nil {
-		return "", fmt.Errorf("app %s: %w", app.Name, err)
+		return "", err
 	}
 	r := resolver{root, app, p}
-	found, err := r.search()
-	if err != nil {
-		return "", fmt.Errorf("app %s: %w", app.Name, err)
-	}
-	return found, nil
+	return r.search()
 }
 
 func checkDir(root *inroot.Root, dir string) error {

@@ -121,7 +121,7 @@ func TestResolveCommand(t *testing.T) {
 		{"dangling link", Process{Args: []string{"/bin/dangling"}}, "", ErrCommandNotFound, "/bin/dangling"},
 		{"link to itself", Process{Args: []string{"/bin/self"}}, "", ErrCommandNotFound, "/bin/self"},
 		{"below a file", Process{Args: []string{"/data/x"}}, "", ErrCommandNotFound, "/data/x"},
-		{"missing", Process{Args: []string{"/bin/none"}}, "", ErrCommandNotFound, "app app: /bin/none: command not found"},
+		{"missing", Process{Args: []string{"/bin/none"}}, "", ErrCommandNotFound, "/bin/none: command not found"},
 		{"missing, with a strange name", Process{Args: []string{"/bin/a\nb\x1b"}}, "", ErrCommandNotFound, `"/bin/a\nb\x1b"`},
 		{"NUL", Process{Args: []string{"/bin/a\x00b"}}, "", ErrCommandNotFound, ""},
 		{"no arguments", Process{}, "", ErrCommandNotFound, "empty command"},
