@@ -63,7 +63,11 @@ func ResolveCommand(app App, p Process) (_ string, err error) {
 		return "", err
 	}
 	r := resolver{root, app, p}
-	return r.search()
+	found, err := r.search()
+	if err != nil {
+		return "", err
+	}
+	return found, nil
 }
 
 func checkDir(root *inroot.Root, dir string) error {
