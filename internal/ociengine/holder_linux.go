@@ -137,7 +137,7 @@ func (h *holder) exec(lock *os.File) error {
 		return err
 	}
 	h.owner = ours
-	defer theirs.Close()
+	defer func() { _ = theirs.Close() }() // the holder has its own
 	h.cmd = reexec.Command(holderName)
 	h.cmd.Dir = "/"
 	h.cmd.Env = []string{"GOMAXPROCS=1"}

@@ -62,7 +62,7 @@ func newPod(dir string, spec sandbox.Pod) (*pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }() // which gives the lock back
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
 	}
@@ -138,13 +138,13 @@ func killHolder(dir string) error {
 	}
 	// What holds for the number while the descriptor is open holds for the process.
 	fd, err := unix.PidfdOpen(id.PID, 0)
-	if err == unix.ESRCH {
+	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("open process %d: %w", id.PID, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }() // it was only looked through
 	now, err := identify(id.PID)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || err == nil && now != id {
 		return nil
@@ -152,7 +152,7 @@ func killHolder(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill process %d: %w", id.PID, err)
 	}
 	return nil
@@ -167,7 +167,7 @@ func (e *Engine) destroy(ctx context.Context, dir, id string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }() // which gives the lock back
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err = retry(ctx, func() (bool, error) {
@@ -175,7 +175,7 @@ func (e *Engine) destroy(ctx context.Context, dir, id string) (err error) {
 			return false, err
 		}
 		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == unix.EWOULDBLOCK {
+		if errors.Is(err, unix.EWOULDBLOCK) {
 			return false, nil
 		}
 		return true, err
@@ -187,7 +187,7 @@ func (e *Engine) destroy(ctx context.Context, dir, id string) (err error) {
 		return fmt.Errorf("wait for its processes to end: %w", err)
 	}
 	shm := filepath.Join(dir, shmDir)
-	if err := unix.Unmount(shm, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && err != unix.EINVAL && err != unix.ENOENT {
+	if err := unix.Unmount(shm, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmount %s: %w", shm, err)
 	}
 	return os.RemoveAll(dir)

@@ -47,7 +47,7 @@ func (e *Engine) start(p *pod, process sandbox.Process) (_ *task, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }() // which gives the lock back
 
 	n := strconv.FormatInt(p.next.Add(1), 10)
 	b := bundle{dir: filepath.Join(p.dir, n), name: e.containerName(p.spec.ID, n)}
@@ -103,9 +103,10 @@ func (b bundle) write(spec *specs.Spec) error {
 
 // run has the runtime start the container, which outlives it.
 func (e *Engine) run(p *pod, b bundle, process sandbox.Process, lock *os.File) (_ *task, err error) {
+	// Not ended by a context: a start under way is not interrupted (sandbox.Engine).
 	cmd := exec.Command(e.cfg.Runtime, "--root", filepath.Join(p.dir, runtimeDir),
 		"--log", b.path("log.json"), "--log-format", "json",
-		"run", "--detach", "--bundle", b.dir, "--pid-file", b.path("pid"))
+		"run", "--detach", "--bundle", b.dir, "--pid-file", b.path("pid")) //nolint:noctx // see above
 	cmd.Dir = b.dir
 	cmd.ExtraFiles = []*os.File{lock} // for the runtime itself; go-runc would pass it on to the container
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
@@ -170,7 +171,7 @@ func runLocked(cmd *exec.Cmd) error {
 // reapGroup reaps what a runtime that has failed left us of its process group;
 // without it, that ends.
 func reapGroup(cmd *exec.Cmd) {
-	for err := error(nil); cmd.Process != nil && (err == nil || err == unix.EINTR); {
+	for err := error(nil); cmd.Process != nil && (err == nil || errors.Is(err, unix.EINTR)); {
 		_, err = unix.Wait4(-cmd.Process.Pid, nil, 0, nil)
 	}
 }
@@ -248,7 +249,7 @@ func (t *terminal) receive() (console.Console, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer sent.Close()
+	defer func() { _ = sent.Close() }() // the duplicate stays
 	fd, err := unix.FcntlInt(sent.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, err

@@ -351,14 +351,12 @@ type ownerOrder struct {
 // Register makes the test binary able to be the owner process.
 func (s Suite) Register() {
 	reexec.Register(s.Owner, func() {
-		if err := s.own(os.Args[1]); err != nil {
-			fmt.Fprintln(os.Stderr, "owner:", err)
-			os.Exit(1)
-		}
+		fmt.Fprintln(os.Stderr, "owner:", s.own(os.Args[1]))
+		os.Exit(1)
 	})
 }
 
-// own creates a pod and goes on starting processes in it for ever.
+// own creates a pod and goes on starting processes in it until that fails.
 func (s Suite) own(order string) error {
 	var o ownerOrder
 	if err := json.Unmarshal([]byte(order), &o); err != nil {

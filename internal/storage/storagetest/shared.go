@@ -261,7 +261,7 @@ func caseListWhileChanging(s *suite) {
 				found = found || tree.Name == "images/stays" && !tree.Partial
 			}
 			if !found {
-				return fmt.Errorf("List is %v", trees)
+				return fmt.Errorf("the list is %v", trees)
 			}
 		}
 		return nil
