@@ -1,6 +1,10 @@
 package layer
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
 
 func chmodFifo(dir int, name string, mode uint32) error {
 	return unix.Fchmodat(dir, name, mode, unix.AT_SYMLINK_NOFOLLOW)
@@ -13,5 +17,5 @@ func setXattrAt(int, string, string, []byte) error { return unix.ENOTSUP }
 // xattrRefused says whether the file system does not take such an attribute at
 // all; golang.org/x/sys answers ENOATTR for namespaces other than user and system.
 func xattrRefused(err error) bool {
-	return err == unix.ENOTSUP || err == unix.EPERM || err == unix.ENOATTR
+	return errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOATTR)
 }

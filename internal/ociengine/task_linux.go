@@ -103,10 +103,10 @@ func (b bundle) write(spec *specs.Spec) error {
 
 // run has the runtime start the container, which outlives it.
 func (e *Engine) run(p *pod, b bundle, process sandbox.Process, lock *os.File) (_ *task, err error) {
-	// Not ended by a context: a start under way is not interrupted (sandbox.Engine).
-	cmd := exec.Command(e.cfg.Runtime, "--root", filepath.Join(p.dir, runtimeDir),
+	cmd := exec.Command(e.cfg.Runtime, //nolint:noctx // a start under way is not interrupted (sandbox.Engine)
+		"--root", filepath.Join(p.dir, runtimeDir),
 		"--log", b.path("log.json"), "--log-format", "json",
-		"run", "--detach", "--bundle", b.dir, "--pid-file", b.path("pid")) //nolint:noctx // see above
+		"run", "--detach", "--bundle", b.dir, "--pid-file", b.path("pid"))
 	cmd.Dir = b.dir
 	cmd.ExtraFiles = []*os.File{lock} // for the runtime itself; go-runc would pass it on to the container
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}

@@ -21,9 +21,18 @@ func Supported(dir string) error {
 	return nil
 }
 
+var errStacked = errors.New("it is on an overlayfs itself, as in a container, and that holds no upper layers")
+
 func probe(dir string) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	if fs.Type == unix.OVERLAYFS_SUPER_MAGIC {
+		return errStacked
 	}
 	scratch, err := os.MkdirTemp(dir, ".probe-")
 	if err != nil {

@@ -1,0 +1,18 @@
+package platform
+
+import "testing"
+
+func TestRuntimeWarning(t *testing.T) {
+	for version, want := range map[string]bool{
+		"runc version 1.1.5+ds1": true,
+		"runc version 1.2.7":     true,
+		"runc version 1.2.8":     false,
+		"runc version 1.4.0":     false,
+		"crun version 1.8.1":     false,
+		"":                       false,
+	} {
+		if got := RuntimeWarning(version) != ""; got != want {
+			t.Errorf("RuntimeWarning(%q) warns: %v", version, got)
+		}
+	}
+}

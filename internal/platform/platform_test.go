@@ -1,0 +1,79 @@
+package platform
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestInit(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "root")
+	if _, err := ReadRoot(dir); !errors.Is(err, ErrNotInitialized) {
+		t.Fatalf("before Init: %v", err)
+	}
+	first, did, err := Init(dir, "plaindir")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(did) != 1 || !strings.Contains(did[0], "created "+dir) {
+		t.Errorf("did %q", did)
+	}
+	if !regexp.MustCompile(`^[0-9a-f]{8}$`).MatchString(first.ID) {
+		t.Errorf("id %q", first.ID)
+	}
+	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != 0o700 {
+		t.Errorf("root is %v, %v", fi.Mode(), err)
+	}
+	again, did, err := Init(dir, "auto")
+	if err != nil || again != first || len(did) != 0 {
+		t.Errorf("again: %+v, %q, %v", again, did, err)
+	}
+	if _, _, err := Init(dir, "overlay"); err == nil || !strings.Contains(err.Error(), "plaindir, not overlay") {
+		t.Errorf("with another driver: %v", err)
+	}
+	d, err := Storage(dir, first)
+	if err != nil || d.Info().Name != "plaindir" {
+		t.Errorf("storage %v, %v", d, err)
+	}
+}
+
+func TestReadRootRefuses(t *testing.T) {
+	for name, content := range map[string]string{
+		"newer layout": `{"version":2,"id":"00000000","storage":"plaindir"}`,
+		"no JSON":      `{`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, rootFile), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := ReadRoot(dir); err == nil || errors.Is(err, ErrNotInitialized) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+func TestUnknownStorage(t *testing.T) {
+	if _, err := Storage(t.TempDir(), Root{Storage: "punchcards"}); err == nil {
+		t.Error("no error")
+	}
+}
+
+// Every backend has a name and its own line in the table of capabilities.
+func TestBackends(t *testing.T) {
+	drivers, engines := Backends()
+	seen := map[string]bool{}
+	for _, d := range drivers {
+		seen[d.Name] = true
+	}
+	for _, e := range engines {
+		seen[e.Name] = true
+	}
+	if seen[""] || len(seen) != len(drivers)+len(engines) {
+		t.Errorf("backends %v", seen)
+	}
+}
