@@ -27,6 +27,9 @@ func catchInterrupts(ctx context.Context, grace time.Duration) (context.Context,
 	ctx, cancel := context.WithCancel(ctx)
 	in := &interrupts{signals: make(chan os.Signal, 4), cancel: cancel, grace: grace}
 	signal.Notify(in.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	// A reader of our output that has gone must not take the pod's supervisor with
+	// it. Caught, not ignored: apps would inherit that (execve(2)).
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	go func() {
 		for range in.signals {
 			in.mu.Lock()

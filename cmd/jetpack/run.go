@@ -137,7 +137,8 @@ func (c *cli) runRun(ctx context.Context, o *podOptions, args []string) (err err
 	}
 	if err := writeUUID(o.uuidFile, run.UUID()); err != nil {
 		run.Kill()
-		c.warn(err.Error())
+		_, waitErr := run.Wait()
+		return errors.Join(err, waitErr, run.Remove(context.WithoutCancel(ctx)))
 	}
 	return c.see(run, interrupts, o.remove)
 }
