@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/jetpack-run/jetpack/internal/atomicfile"
 	"github.com/jetpack-run/jetpack/internal/manifest"
+	"github.com/jetpack-run/jetpack/internal/revert"
 	"github.com/jetpack-run/jetpack/internal/storage"
 )
 
@@ -102,24 +104,35 @@ func (s *Store) transact(writable bool, fn func(b *bbolt.Bucket) error) (err err
 	})
 }
 
-// List gives all images, by name, then newest version first.
+// List gives all images, by name, then newest version first. Errors: ErrDamaged,
+// for a single entry that cannot be read: nobody knows what it would have been.
 func (s *Store) List(ctx context.Context) ([]*Image, error) {
-	var images []*Image
-	err := s.transact(false, func(b *bbolt.Bucket) error {
-		return b.ForEach(func(k, v []byte) error {
-			img, err := decode(k, v)
-			if err != nil {
-				return err
-			}
-			images = append(images, img)
-			return ctx.Err()
-		})
-	})
+	images, damaged, err := s.scan(ctx)
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(images, compare)
+	for _, id := range slices.Sorted(maps.Keys(damaged)) {
+		return nil, damaged[id]
+	}
+	slices.SortFunc(images, compare)
 	return images, nil
+}
+
+// scan reads the index; damaged says what is wrong with the entries, by key, that
+// cannot be read.
+func (s *Store) scan(ctx context.Context) (images []*Image, damaged map[ID]error, err error) {
+	damaged = map[ID]error{}
+	err = s.transact(false, func(b *bbolt.Bucket) error {
+		return b.ForEach(func(k, v []byte) error {
+			if img, err := decode(k, v); err != nil {
+				damaged[ID(k)] = err
+			} else {
+				images = append(images, img)
+			}
+			return ctx.Err()
+		})
+	})
+	return images, damaged, err
 }
 
 // compare puts what a user means by a name first: the highest version, then the
@@ -145,6 +158,9 @@ func decode(key, value []byte) (*Image, error) {
 	img := new(Image)
 	if err := json.Unmarshal(value, img); err != nil {
 		return nil, fmt.Errorf("index entry %.160q: %w: %w", key, ErrDamaged, err)
+	}
+	if _, err := ParseID(string(key)); err != nil || string(img.ID) != string(key) {
+		return nil, fmt.Errorf("index entry %.160q: %w: it is of image %.160q", key, ErrDamaged, img.ID)
 	}
 	m, _, err := manifest.ParseImage(img.Manifest)
 	if err != nil {
@@ -220,7 +236,7 @@ func (s *Store) Get(_ context.Context, id ID) (img *Image, err error) {
 
 // File opens the archive as it came in. Errors: ErrDamaged when it is gone.
 func (s *Store) File(id ID) (*os.File, error) {
-	f, err := os.Open(filepath.Join(s.dir, string(id), fileName))
+	f, err := os.Open(filepath.Join(s.imageDir(id), fileName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("image %s: %w: its file is gone", id.Short(), ErrDamaged)
 	}
@@ -229,29 +245,41 @@ func (s *Store) File(id ID) (*os.File, error) {
 
 // Remove takes an image out of the store, all or nothing: what clones it keeps it.
 // Errors: ErrNotFound, ErrInUse.
-func (s *Store) Remove(ctx context.Context, id ID) (err error) {
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unlock()) }()
-	img, err := s.Get(ctx, id)
-	if err != nil {
-		return err
-	}
-	// The tree goes first, because it alone can refuse; what a crash leaves
-	// after it is an entry without a tree, which Debris reports and Remove mends.
-	if err := s.destroyTree(ctx, Tree(id)); err != nil {
-		if errors.Is(err, storage.ErrBusy) {
-			return fmt.Errorf("%s (%s): %w", img.ID.Short(), img.Name(), ErrInUse)
+func (s *Store) Remove(ctx context.Context, id ID) error {
+	return s.exclusively(ctx, func() error {
+		if _, err := s.Get(ctx, id); err != nil {
+			return err
 		}
-		return fmt.Errorf("remove image %s: %w", id.Short(), err)
-	}
-	if err := s.transact(true, func(b *bbolt.Bucket) error { return b.Delete([]byte(id)) }); err != nil {
-		return fmt.Errorf("remove image %s: %w", id.Short(), err)
-	}
-	return os.RemoveAll(filepath.Join(s.dir, string(id)))
+		return s.remove(ctx, id)
+	})
 }
+
+// remove takes away all there is of an image, the store being locked. The tree
+// goes first, because it alone can refuse; what a crash leaves after it is an
+// entry without a tree, which Debris reports, then files without an entry.
+func (s *Store) remove(ctx context.Context, id ID) error {
+	err := s.destroyTree(ctx, Tree(id))
+	if errors.Is(err, storage.ErrBusy) {
+		return fmt.Errorf("%s: %w", id.Short(), ErrInUse)
+	}
+	if err == nil {
+		err = s.forget(id)
+	}
+	if err == nil {
+		err = os.RemoveAll(s.imageDir(id))
+	}
+	if err != nil {
+		return fmt.Errorf("remove image %s: %w", id.Short(), err)
+	}
+	return nil
+}
+
+// forget takes an image out of the index.
+func (s *Store) forget(id ID) error {
+	return s.transact(true, func(b *bbolt.Bucket) error { return b.Delete([]byte(id)) })
+}
+
+func (s *Store) imageDir(id ID) string { return filepath.Join(s.dir, string(id)) }
 
 func (s *Store) destroyTree(ctx context.Context, name string) error {
 	if err := s.driver.Unmount(ctx, name); err != nil {
@@ -270,6 +298,16 @@ func (s *Store) lock(ctx context.Context) (unlock func() error, err error) {
 		return nil, fmt.Errorf("lock image store: %w", err)
 	}
 	return l.Close, nil
+}
+
+// exclusively runs do under the store's lock.
+func (s *Store) exclusively(ctx context.Context, do func() error) (err error) {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	return do()
 }
 
 // Draft is an image on its way in: invisible until Commit, gone after Discard or
@@ -366,25 +404,41 @@ func (d *Draft) Commit(ctx context.Context, img Image) (_ *Image, err error) {
 		} else if !errors.Is(err, storage.ErrNotFound) {
 			return nil, fmt.Errorf("commit image: %w", err)
 		}
-	case !errors.Is(err, ErrNotFound):
+	case !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDamaged):
 		return nil, err
 	}
-	// What lies there without an index entry is debris of a crash in this place.
-	target := filepath.Join(s.dir, string(img.ID))
-	if err := errors.Join(s.destroyTree(ctx, Tree(img.ID)), os.RemoveAll(target)); err != nil {
+	// What lies there now is debris of a crash in this place, or of a damaged
+	// image, which is mended so.
+	if err := s.remove(ctx, img.ID); err != nil {
 		return nil, fmt.Errorf("commit image: %w", err)
 	}
-	if err := s.driver.Rename(ctx, d.tree(), Tree(img.ID)); err != nil {
-		return nil, fmt.Errorf("commit image: %w", err)
-	}
-	if err := moveFile(filepath.Join(d.dir(), fileName), target); err != nil {
-		return nil, fmt.Errorf("commit image: %w", err)
-	}
-	if err := s.transact(true, func(b *bbolt.Bucket) error { return b.Put([]byte(img.ID), value) }); err != nil {
+	if err := d.publish(ctx, img.ID, value); err != nil {
 		return nil, fmt.Errorf("commit image: %w", err)
 	}
 	d.committed = true
 	return &img, nil
+}
+
+// publish gives the draft's tree and file to an image, and enters it in the index.
+func (d *Draft) publish(ctx context.Context, id ID, value []byte) (err error) {
+	s := d.store
+	var undo revert.Stack
+	defer undo.Run(&err)
+	// Before the steps: one that fails may have been done all the same.
+	undo.Add(func() error { return s.destroyTree(context.WithoutCancel(ctx), Tree(id)) })
+	if err := s.driver.Rename(ctx, d.tree(), Tree(id)); err != nil {
+		return err
+	}
+	undo.Add(func() error { return os.RemoveAll(s.imageDir(id)) })
+	if err := moveFile(filepath.Join(d.dir(), fileName), s.imageDir(id)); err != nil {
+		return err
+	}
+	undo.Add(func() error { return s.forget(id) })
+	if err := s.transact(true, func(b *bbolt.Bucket) error { return b.Put([]byte(id), value) }); err != nil {
+		return err
+	}
+	undo.Disarm()
+	return nil
 }
 
 // moveFile puts file into the new directory dir, durably.
@@ -425,14 +479,19 @@ type Debris struct {
 // Remove takes it away.
 func (d Debris) Remove(ctx context.Context) error { return d.remove(ctx) }
 
-// Debris lists what interrupted imports and removals left: nothing that is in use.
-func (s *Store) Debris(ctx context.Context) (_ []Debris, err error) {
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, unlock()) }()
-	images, err := s.List(ctx)
+// Debris lists what interrupted imports and removals left, and images that are
+// damaged: nothing that is in use. By the time of its Remove, an image may have
+// been imported again: then it stays.
+func (s *Store) Debris(ctx context.Context) (debris []Debris, err error) {
+	err = s.exclusively(ctx, func() error {
+		debris, err = s.debris(ctx)
+		return err
+	})
+	return debris, err
+}
+
+func (s *Store) debris(ctx context.Context) ([]Debris, error) {
+	images, damaged, err := s.scan(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -440,20 +499,31 @@ func (s *Store) Debris(ctx context.Context) (_ []Debris, err error) {
 	for _, img := range images {
 		indexed[string(img.ID)] = true
 	}
-	debris, live, err := s.strayFiles(indexed)
+	var debris []Debris
+	for _, id := range slices.Sorted(maps.Keys(damaged)) {
+		indexed[string(id)] = true
+		debris = append(debris, Debris{What: damaged[id].Error(), remove: func(ctx context.Context) error {
+			return s.removeDamaged(ctx, id)
+		}})
+	}
+	files, live, err := s.strayFiles(indexed)
 	if err != nil {
 		return nil, err
 	}
-	trees, err := s.strayTrees(ctx, indexed, live)
+	trees, err := s.strayTrees(ctx, treeKind, indexed)
 	if err != nil {
 		return nil, err
 	}
-	debris = append(debris, trees...)
+	drafts, err := s.strayTrees(ctx, draftKind, live)
+	if err != nil {
+		return nil, err
+	}
+	debris = slices.Concat(debris, files, trees, drafts)
 	for _, img := range images {
 		if _, err := s.driver.Stat(ctx, Tree(img.ID)); errors.Is(err, storage.ErrNotFound) {
 			debris = append(debris, Debris{
 				What:   "image " + img.ID.Short() + " has lost its tree",
-				remove: func(ctx context.Context) error { return s.Remove(ctx, img.ID) },
+				remove: func(ctx context.Context) error { return s.removeTreeless(ctx, img.ID) },
 			})
 		} else if err != nil {
 			return nil, err
@@ -462,8 +532,39 @@ func (s *Store) Debris(ctx context.Context) (_ []Debris, err error) {
 	return debris, nil
 }
 
+func (s *Store) removeDamaged(ctx context.Context, id ID) error {
+	return s.exclusively(ctx, func() error {
+		if _, err := s.Get(ctx, id); !errors.Is(err, ErrDamaged) {
+			return err // nil when it was imported again
+		}
+		if _, err := ParseID(string(id)); err != nil {
+			return s.forget(id) // it never named a tree nor a directory
+		}
+		return s.remove(ctx, id)
+	})
+}
+
+func (s *Store) removeTreeless(ctx context.Context, id ID) error {
+	return s.exclusively(ctx, func() error {
+		if _, err := s.driver.Stat(ctx, Tree(id)); !errors.Is(err, storage.ErrNotFound) {
+			return err
+		}
+		return s.remove(ctx, id)
+	})
+}
+
+// removeStray removes what there is of an image without an index entry.
+func (s *Store) removeStray(ctx context.Context, id ID) error {
+	return s.exclusively(ctx, func() error {
+		if _, err := s.Get(ctx, id); !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		return s.remove(ctx, id)
+	})
+}
+
 // strayFiles finds directories without index entry, and the ids of drafts that
-// are being worked on.
+// are being worked on. What it does not know by its name is not the store's.
 func (s *Store) strayFiles(indexed map[string]bool) (debris []Debris, live map[string]bool, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -471,49 +572,49 @@ func (s *Store) strayFiles(indexed map[string]bool) (debris []Debris, live map[s
 	}
 	live = map[string]bool{}
 	for _, e := range entries {
-		if !e.IsDir() || indexed[e.Name()] {
-			continue
-		}
 		dir := filepath.Join(s.dir, e.Name())
-		if id, ok := strings.CutPrefix(e.Name(), draftPrefix); ok {
+		remove := func(context.Context) error { return os.RemoveAll(dir) }
+		if draft, ok := strings.CutPrefix(e.Name(), draftPrefix); ok {
 			busy, err := locked(filepath.Join(dir, "lock"))
 			if err != nil {
 				return nil, nil, err
 			}
 			if busy {
-				live[id] = true
+				live[draft] = true
 				continue
 			}
+		} else if id, err := ParseID(e.Name()); err != nil || indexed[e.Name()] {
+			continue
+		} else {
+			remove = func(ctx context.Context) error { return s.removeStray(ctx, id) }
 		}
-		debris = append(debris, Debris{
-			What:   "directory " + dir + " of an interrupted import",
-			remove: func(context.Context) error { return os.RemoveAll(dir) },
-		})
+		debris = append(debris, Debris{What: "directory " + dir + " of an interrupted import or removal", remove: remove})
 	}
 	return debris, live, nil
 }
 
-func (s *Store) strayTrees(ctx context.Context, indexed, live map[string]bool) (debris []Debris, err error) {
-	for kind, known := range map[string]map[string]bool{treeKind: indexed, draftKind: live} {
-		trees, err := s.driver.List(ctx, kind)
-		if err != nil {
-			return nil, err
+// strayTrees finds the trees of a kind whose id is not known.
+func (s *Store) strayTrees(ctx context.Context, kind string, known map[string]bool) (debris []Debris, err error) {
+	trees, err := s.driver.List(ctx, kind)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range trees {
+		name := strings.TrimPrefix(t.Name, kind+"/")
+		if known[name] {
+			continue
 		}
-		for _, t := range trees {
-			if known[strings.TrimPrefix(t.Name, kind+"/")] {
-				continue
-			}
-			debris = append(debris, Debris{
-				What:   "tree " + t.Name + " of an interrupted import or removal",
-				remove: func(ctx context.Context) error { return s.destroyTree(ctx, t.Name) },
-			})
+		remove := func(ctx context.Context) error { return s.destroyTree(ctx, t.Name) }
+		if id, err := ParseID(name); err == nil && kind == treeKind {
+			remove = func(ctx context.Context) error { return s.removeStray(ctx, id) }
 		}
+		debris = append(debris, Debris{What: "tree " + t.Name + " of an interrupted import or removal", remove: remove})
 	}
 	return debris, nil
 }
 
-// locked tells whether some process holds the lock file; one that does not exist
-// yet belongs to a draft that is just being made.
+// locked tells whether some process holds the lock file. Without a lock file a
+// draft is not being made, since that needs the store's lock: it was cut short.
 func locked(path string) (bool, error) {
 	l := flock.New(path, flock.SetFlag(os.O_RDONLY))
 	ok, err := l.TryLock()

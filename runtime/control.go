@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -25,7 +26,8 @@ type answer struct {
 	Error string `json:"error,omitempty"`
 }
 
-// controlTimeout bounds one exchange; the supervisor answers before it acts.
+// controlTimeout bounds one exchange. The supervisor answers before it acts: its
+// process may be over as soon as the apps are.
 const controlTimeout = 10 * time.Second
 
 func (p *Pod) listen() (net.Listener, error) {
@@ -57,51 +59,65 @@ func (r *Run) serve() {
 }
 
 func (r *Run) answer(conn net.Conn) {
-	var req request
-	var reply answer
 	// A peer that hangs or has gone is no concern of the pod.
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(controlTimeout))
-	if err := json.NewDecoder(conn).Decode(&req); err != nil {
+	var req request
+	act, reply := func() {}, answer{}
+	switch err := json.NewDecoder(conn).Decode(&req); {
+	case err != nil:
 		reply.Error = "bad request"
-	}
-	switch {
-	case reply.Error != "":
 	case req.Op == "stop":
-		r.Stop(req.Grace)
+		act = func() { r.Stop(req.Grace) }
 	case req.Op == "signal":
-		r.Signal(req.Signal)
+		act = func() { r.Signal(req.Signal) }
 	default:
 		reply.Error = "unknown request " + req.Op
 	}
 	_ = json.NewEncoder(conn).Encode(reply)
+	act()
 }
 
 // ask sends a request to a pod's supervisor. Errors: ErrNotRunning.
-func (r *Runtime) ask(ctx context.Context, id string, req request) (err error) {
-	conn, err := r.dial(ctx, id)
-	if err != nil {
-		return err
+func (r *Runtime) ask(ctx context.Context, id string, req request) error {
+	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
+	defer cancel()
+	for {
+		conn, err := r.dial(ctx, id)
+		if err != nil {
+			return err
+		}
+		reply, err := exchange(conn, req)
+		if hungUp(err) {
+			continue // it is about to be gone, and dial tells when it is
+		}
+		if err != nil {
+			return fmt.Errorf("pod %s: %w", id, err)
+		}
+		if reply.Error != "" {
+			return fmt.Errorf("pod %s: %s", id, reply.Error)
+		}
+		return nil
 	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	if err := conn.SetDeadline(time.Now().Add(controlTimeout)); err != nil {
-		return err
-	}
-	if err := json.NewEncoder(conn).Encode(req); err != nil {
-		return fmt.Errorf("pod %s: %w", id, err)
-	}
-	var reply answer
-	if err := json.NewDecoder(conn).Decode(&reply); err != nil {
-		return fmt.Errorf("pod %s: %w", id, err)
-	}
-	if reply.Error != "" {
-		return fmt.Errorf("pod %s: %s", id, reply.Error)
-	}
-	return nil
 }
 
-// dial connects to a pod's supervisor. One that is just coming up holds the lock
-// and does not listen yet: it is waited for.
+func exchange(conn net.Conn, req request) (reply answer, err error) {
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	if err := conn.SetDeadline(time.Now().Add(controlTimeout)); err != nil {
+		return reply, err
+	}
+	if err := json.NewEncoder(conn).Encode(req); err != nil {
+		return reply, err
+	}
+	return reply, json.NewDecoder(conn).Decode(&reply)
+}
+
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// dial connects to a pod's supervisor. One that is just coming up, or about to end,
+// holds the lock and does not listen: it is waited for, until ctx ends.
 func (r *Runtime) dial(ctx context.Context, id string) (conn net.Conn, err error) {
 	dir, err := os.Open(r.podDir(id))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -111,8 +127,6 @@ func (r *Runtime) dial(ctx context.Context, id string) (conn net.Conn, err error
 		return nil, fmt.Errorf("pod %s: %w", id, err)
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
-	defer cancel()
 	for {
 		held, err := r.held(id)
 		if err != nil {

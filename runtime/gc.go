@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,8 +70,9 @@ func (p *Pod) remove(ctx context.Context) error {
 	if err := p.rt.clear(ctx, p.Info); err != nil {
 		return fmt.Errorf("remove pod %s: %w", p.UUID, err)
 	}
-	// The lock file goes last, with the directory: who waits for it finds no pod.
-	if err := os.RemoveAll(p.dir()); err != nil {
+	// Without its state it is an embryo, which needs no lock file to be collected:
+	// a crash may leave any part of the rest.
+	if err := errors.Join(os.Remove(filepath.Join(p.dir(), stateFile)), os.RemoveAll(p.dir())); err != nil {
 		return fmt.Errorf("remove pod %s: %w", p.UUID, err)
 	}
 	return nil
@@ -116,34 +118,50 @@ func (r *Runtime) GC(ctx context.Context, grace time.Duration) (removed []string
 }
 
 // collect removes one pod if it is over.
-func (r *Runtime) collect(ctx context.Context, id string, grace time.Duration) (bool, error) {
+func (r *Runtime) collect(ctx context.Context, id string, grace time.Duration) (removed bool, err error) {
 	held, err := r.held(id)
 	if err != nil || held {
 		return false, err
 	}
 	info, err := r.Inspect(ctx, id)
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
-	}
-	// A pod that cannot be read cannot be run either; it is over.
-	readable := err == nil
-	if readable && (info.State.Phase == Prepared || info.State.Phase == Exited && time.Since(info.State.Ended) < grace) {
-		return false, nil
+	if over, err := isOver(info, err, grace); err != nil || !over {
+		return false, err
 	}
 	if info.State.Phase == Embryo {
 		return r.collectEmbryo(ctx, id)
 	}
-	if !readable {
-		return true, errors.Join(r.clear(ctx, info), os.RemoveAll(r.podDir(id)))
-	}
-	p, err := r.Lock(ctx, id)
+	l, err := r.flock(ctx, id)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrBusy) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	return true, p.Remove(ctx)
+	// It may have been started, and have ended again, since.
+	info, err = r.read(id)
+	over, err := isOver(info, err, grace)
+	if err != nil || !over {
+		return false, errors.Join(err, l.Close())
+	}
+	p := &Pod{Info: info, rt: r, lock: l}
+	err = p.Remove(ctx)
+	return err == nil, err
+}
+
+// isOver tells whether a pod that nobody holds has come to its end, from what
+// was read of it. One whose files are damaged cannot be run, and is over too; one
+// that could not be read just now may be well.
+func isOver(info Info, readErr error, grace time.Duration) (bool, error) {
+	var failed *fs.PathError
+	switch {
+	case errors.Is(readErr, ErrNotFound):
+		return false, nil
+	case errors.As(readErr, &failed) && !errors.Is(readErr, fs.ErrNotExist):
+		return false, readErr
+	case readErr != nil:
+		return true, nil
+	}
+	return info.State.Phase != Prepared && (info.State.Phase != Exited || time.Since(info.State.Ended) >= grace), nil
 }
 
 // collectEmbryo removes a pod whose making was cut short. Pods are made under the

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -53,24 +54,25 @@ func lookUp(root *inroot.Root, app *types.App) (id identity, err error) {
 		}
 		id.groups = append(id.groups, n)
 	}
-	for _, u := range passwd {
-		if int64(u.Uid) == int64(id.uid) {
-			id.name = u.Name
-			if u.Home != "" {
-				id.home = u.Home
-			}
-			if u.Shell != "" {
-				id.shell = u.Shell
-			}
-			break
-		}
+	if u, ok := account(passwd, app.User, id.uid); ok {
+		id.name, id.home, id.shell = u.Name, first(u.Home, id.home), first(u.Shell, id.shell)
 	}
 	return id, nil
 }
 
+// account finds a user by name, or else by number: several may have that (root, toor).
+func account(passwd []user.User, name string, uid uint32) (user.User, bool) {
+	i := slices.IndexFunc(passwd, func(u user.User) bool { return u.Name == name })
+	if i < 0 {
+		i = slices.IndexFunc(passwd, func(u user.User) bool { return int64(u.Uid) == int64(uid) })
+	}
+	if i < 0 {
+		return user.User{}, false
+	}
+	return passwd[i], true
+}
+
 // accounts parses a passwd or group file; an image without one has no names.
-// Parsing stops at lines that are no accounts by skipping them, so a hostile file
-// can name users and nothing else.
 func accounts[T any](root *inroot.Root, name string, parse func(io.Reader) ([]T, error)) ([]T, error) {
 	data, err := root.ReadFile(name, maxAccounts)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -79,11 +81,27 @@ func accounts[T any](root *inroot.Root, name string, parse func(io.Reader) ([]T,
 	if err != nil {
 		return nil, fmt.Errorf("image's %s: %w", name, err)
 	}
-	list, err := parse(bytes.NewReader(data))
+	list, err := parse(bytes.NewReader(wellFormed(data)))
 	if err != nil {
 		return nil, fmt.Errorf("image's %s: %w", name, err)
 	}
 	return list, nil
+}
+
+// wellFormed leaves the lines whose third field, the ID, is a number. Of the
+// others the parser would make accounts with the ID 0, which is root's.
+func wellFormed(data []byte) []byte {
+	var lines []byte
+	for line := range bytes.Lines(data) {
+		fields := bytes.SplitN(bytes.TrimSpace(line), []byte(":"), 4)
+		if len(fields) < 3 {
+			continue
+		}
+		if _, err := strconv.ParseUint(string(fields[2]), 10, 64); err == nil {
+			lines = append(lines, line...)
+		}
+	}
+	return lines
 }
 
 func userID(root *inroot.Root, passwd []user.User, want string) (uint32, error) {
@@ -119,11 +137,11 @@ func groupID(root *inroot.Root, groups []user.Group, want string) (uint32, error
 }
 
 func number(what, want string) (uint32, error) {
-	n, err := strconv.ParseInt(want, 10, 64)
+	n, err := strconv.ParseUint(want, 10, 63)
 	if err != nil {
 		return 0, fmt.Errorf("%w: unknown %s %q: the image's /etc has no such name", ErrInvalid, what, want)
 	}
-	return checkID(n)
+	return checkID(int64(n))
 }
 
 // checkID refuses what is no ID: -1 means "leave it as it is" to setuid(2) and chown(2).

@@ -134,14 +134,16 @@ func (o *output) join(c console.Console, input bool) {
 	})
 }
 
-// close returns when everything that was written is out. Nothing may be left that
-// could write.
+// close gives up jetpack's ends of the apps' pipes.
 func (o *output) close() error {
 	var errs []error
 	for _, end := range o.ends {
 		errs = append(errs, end.Close())
 	}
 	o.ends = nil
-	o.wg.Wait()
 	return errors.Join(errs...)
 }
+
+// drain returns, after close, when everything that was written is out: when
+// nothing is left that could write.
+func (o *output) drain() { o.wg.Wait() }

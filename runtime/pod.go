@@ -112,7 +112,7 @@ func (p *Pod) Close() error { return p.lock.Close() }
 
 // create makes the directory of a new pod and takes its lock. Nothing but the
 // directory exists until the state is written.
-func (r *Runtime) create(ctx context.Context, m *schema.PodManifest, o Options, s State) (p *Pod, err error) {
+func (r *Runtime) create(ctx context.Context, m *schema.PodManifest, o Options, s State) (_ *Pod, err error) {
 	// Names are compared and taken under one lock.
 	unlock, err := r.lockNames(ctx)
 	if err != nil {
@@ -124,7 +124,7 @@ func (r *Runtime) create(ctx context.Context, m *schema.PodManifest, o Options, 
 			return nil, err
 		}
 	}
-	p = &Pod{Info: Info{UUID: uuid.NewString(), Options: o, Manifest: m}, rt: r}
+	p := &Pod{Info: Info{UUID: uuid.NewString(), Options: o, Manifest: m}, rt: r}
 	if err := os.Mkdir(p.dir(), 0o700); err != nil {
 		return nil, fmt.Errorf("create pod: %w", err)
 	}
@@ -199,44 +199,56 @@ const (
 	lockPatience = 2 * time.Second
 )
 
-// Lock takes the lock of a pod that no supervisor holds. Errors: ErrNotFound,
-// ErrBusy.
+// Lock takes the lock of a pod that no supervisor holds and that is not being
+// made. Errors: ErrNotFound, ErrBusy.
 func (r *Runtime) Lock(ctx context.Context, id string) (*Pod, error) {
+	l, err := r.flock(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	// It may have been removed before the lock was taken, or is just being made.
+	info, err := r.read(id)
+	if err == nil && info.State.Phase == Embryo {
+		err = unfinished(id)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return &Pod{Info: info, rt: r, lock: l}, nil
+}
+
+func (r *Runtime) flock(ctx context.Context, id string) (*flock.Flock, error) {
 	path := filepath.Join(r.podDir(id), lockFile)
 	l := flock.New(path, flock.SetFlag(os.O_RDWR), flock.SetPermissions(0o600))
 	deadline, cancel := context.WithTimeout(ctx, lockPatience)
 	defer cancel()
 	for {
 		ok, err := l.TryLock()
-		if errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			return nil, r.lockless(id)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("lock pod %s: %w", id, err)
-		}
-		if ok {
-			break
+		case err != nil:
+			return nil, errors.Join(fmt.Errorf("lock pod %s: %w", id, err), l.Close())
+		case ok:
+			return l, nil
 		}
 		if s, err := r.readState(id); deadline.Err() != nil || err == nil && s.Phase == Running {
 			return nil, errors.Join(ctx.Err(), fmt.Errorf("%s: %w", id, ErrBusy), l.Close())
 		}
 		time.Sleep(lockPoll)
 	}
-	p := &Pod{rt: r, lock: l}
-	info, err := r.read(id)
-	if err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	p.Info = info
-	return p, nil
 }
 
 // lockless tells a pod that is not there from one that a crash left without lock.
 func (r *Runtime) lockless(id string) error {
 	if _, err := os.Stat(r.podDir(id)); err == nil {
-		return fmt.Errorf("%s: %w: it was never finished; 'jetpack pod gc' removes it", id, ErrBusy)
+		return unfinished(id)
 	}
 	return fmt.Errorf("%s: %w", id, ErrNotFound)
+}
+
+func unfinished(id string) error {
+	return fmt.Errorf("%s: %w: its making is not finished; if that was cut short, 'jetpack pod gc' removes it", id, ErrBusy)
 }
 
 func (r *Runtime) readState(id string) (State, error) {
@@ -325,7 +337,7 @@ func (r *Runtime) ids() ([]string, error) {
 	}
 	var ids []string
 	for _, e := range entries {
-		if u, err := uuid.Parse(e.Name()); err == nil && u.String() == e.Name() {
+		if u, err := uuid.Parse(e.Name()); err == nil && u.String() == e.Name() && e.IsDir() {
 			ids = append(ids, e.Name())
 		}
 	}

@@ -29,7 +29,10 @@ func (r *Runtime) Reify(ctx context.Context, m *schema.PodManifest, strict bool)
 
 // reify also gives the apps' images, in the manifest's order.
 func (r *Runtime) reify(ctx context.Context, m *schema.PodManifest, strict bool) (images []*image.Image, err error) {
-	if err := checkIsolators("pod", m.Isolators); err != nil {
+	if err := refuseUnknown("pod", m.Isolators, nil); err != nil {
+		return nil, err
+	}
+	if err := r.checkIsolators("pod", m.Isolators, strict); err != nil {
 		return nil, err
 	}
 	for i := range m.Apps {
@@ -91,12 +94,13 @@ func effectiveApp(app *schema.RuntimeApp, img *image.Image) *types.App {
 	return img.Parsed().App
 }
 
-// maxAppName keeps tree names and host names within their limits.
-const maxAppName = 63
+// maxName bounds the names of apps and of volumes, so that tree names stay within
+// their limit.
+const maxName = 63
 
 func (r *Runtime) checkApp(app *schema.RuntimeApp, img *image.Image, strict bool) error {
-	if len(app.Name) > maxAppName {
-		return fmt.Errorf("%w: app name %q is longer than %d characters", ErrInvalid, app.Name, maxAppName)
+	if len(app.Name) > maxName {
+		return fmt.Errorf("%w: app name %q is longer than %d characters", ErrInvalid, app.Name, maxName)
 	}
 	if os := img.Label("os"); os != "" && os != r.OS {
 		return fmt.Errorf("app %s: %w: image %s is for %s, this host is %s", app.Name, ErrInvalid, img.Name(), os, r.OS)
@@ -109,15 +113,13 @@ func (r *Runtime) checkApp(app *schema.RuntimeApp, img *image.Image, strict bool
 		return fmt.Errorf("app %s: %w: image %s has no command; give one with --exec", app.Name, ErrInvalid, img.Name())
 	}
 	if app.App != nil {
-		if err := checkIsolators("app "+app.Name.String(), app.App.Isolators); err != nil {
+		// A template repeats what the image says.
+		if err := refuseUnknown("app "+app.Name.String(), app.App.Isolators, img.Parsed().App); err != nil {
 			return err
 		}
 	}
-	for _, is := range own.Isolators {
-		if strict {
-			return fmt.Errorf("app %s: %w: isolator %s is not enforced, and --strict asks for all of them", app.Name, ErrInvalid, is.Name)
-		}
-		r.Notice(fmt.Sprintf("app %s: isolator %s is not enforced", app.Name, is.Name))
+	if err := r.checkIsolators("app "+app.Name.String(), own.Isolators, strict); err != nil {
+		return err
 	}
 	for _, p := range own.Ports {
 		if p.SocketActivated {
@@ -127,11 +129,28 @@ func (r *Runtime) checkApp(app *schema.RuntimeApp, img *image.Image, strict bool
 	return nil
 }
 
-// checkIsolators refuses an isolator that nobody defines, in what the operator
-// wrote: there it is a slip. One from an image is reported and left alone.
-func checkIsolators(where string, isolators []types.Isolator) error {
-	if unknown := manifest.UnknownIsolators(isolators); len(unknown) > 0 {
+// refuseUnknown refuses an isolator that nobody defines, in what the operator
+// wrote: there it is a slip. One of the image's is reported and left alone.
+func refuseUnknown(where string, isolators []types.Isolator, image *types.App) error {
+	unknown := manifest.UnknownIsolators(isolators)
+	if image != nil {
+		unknown = slices.DeleteFunc(unknown, func(name string) bool {
+			return slices.Contains(manifest.UnknownIsolators(image.Isolators), name)
+		})
+	}
+	if len(unknown) > 0 {
 		return fmt.Errorf("%s: %w: unknown isolator %s", where, ErrInvalid, strings.Join(unknown, ", "))
+	}
+	return nil
+}
+
+// checkIsolators tells what is not enforced; strict refuses it.
+func (r *Runtime) checkIsolators(where string, isolators []types.Isolator, strict bool) error {
+	for _, is := range isolators {
+		if strict {
+			return fmt.Errorf("%s: %w: isolator %s is not enforced, and --strict asks for all of them", where, ErrInvalid, is.Name)
+		}
+		r.Notice(fmt.Sprintf("%s: isolator %s is not enforced", where, is.Name))
 	}
 	return nil
 }
@@ -197,16 +216,15 @@ func (r *Runtime) checkVolumes(m *schema.PodManifest) error {
 	used := map[types.ACName]bool{}
 	for _, app := range m.Apps {
 		for _, mount := range app.Mounts {
-			used[mount.Volume] = true
-			if mount.AppVolume != nil {
-				if err := checkSource(*mount.AppVolume); err != nil {
-					return err
-				}
+			if mount.AppVolume == nil {
+				used[mount.Volume] = true
+			} else if err := checkVolume(*mount.AppVolume); err != nil {
+				return err
 			}
 		}
 	}
 	for _, v := range m.Volumes {
-		if err := checkSource(v); err != nil {
+		if err := checkVolume(v); err != nil {
 			return err
 		}
 		if !used[v.Name] {
@@ -230,7 +248,7 @@ func defaultAppName(imageName string) string {
 	if err != nil {
 		return "app" // nothing of it can be kept
 	}
-	return strings.Trim(name[:min(len(name), maxAppName)], "-")
+	return strings.Trim(name[:min(len(name), maxName)], "-")
 }
 
 func splitEnv(kv string) (name, value string, err error) {

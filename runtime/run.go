@@ -75,9 +75,16 @@ func (r *Run) start(ctx context.Context) error {
 	return nil
 }
 
-// abandon closes what start opened, when the pod did not come up.
-func (r *Run) abandon() error {
-	return errors.Join(r.control.Close(), r.out.close())
+// shut ends what is left of the sandbox, and then the output, which ends when
+// nothing in the sandbox can write any more.
+func (r *Run) shut(ctx context.Context) error {
+	err := r.control.Close()
+	destroyErr := r.pod.rt.Engine.Destroy(ctx, r.pod.UUID)
+	err = errors.Join(err, destroyErr, r.out.close())
+	if destroyErr == nil { // else something may still run, and write for ever
+		r.out.drain()
+	}
+	return err
 }
 
 // Wait returns when every app has ended and nothing of the pod runs, is mounted or
@@ -86,7 +93,7 @@ func (r *Run) Wait() (Info, error) {
 	r.wg.Wait()
 	ctx := context.Background()
 	p := r.pod
-	err := errors.Join(r.control.Close(), p.rt.Engine.Destroy(ctx, p.UUID), r.out.close(), p.release(ctx))
+	err := errors.Join(r.shut(ctx), p.release(ctx))
 	state := p.State
 	state.Phase, state.Ended, state.Apps = Exited, time.Now().UTC(), map[string]AppStatus{}
 	for _, a := range r.apps {
@@ -186,9 +193,12 @@ func (a *appRun) supervise() {
 	}
 	exit, err := a.wait(ctx)
 	if err != nil {
-		a.fail(err)
+		exit = sandbox.Exit{Unknown: true}
 	}
 	a.status.Status, a.status.Signal = exit.Status(), int(exit.Signal)
+	if err != nil {
+		a.fail(err)
+	}
 	if err := a.runHandler(ctx, "post-stop"); err != nil {
 		a.fail(err)
 	}

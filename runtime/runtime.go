@@ -54,7 +54,8 @@ type Runtime struct {
 	OS, Arch string
 	// Grace is how long an app that was asked to stop may take.
 	Grace time.Duration
-	// Notice is told, a line a call, what a user should know but nobody must act on.
+	// Notice is told, a line a call, what a user should know but nobody must act on;
+	// several goroutines may call it at a time.
 	Notice func(line string)
 	// BootID tells one boot of the host from the next.
 	BootID string

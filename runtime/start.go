@@ -96,16 +96,32 @@ type app struct {
 	stdin    bool
 }
 
-// Start runs a prepared or exited pod, each time from fresh copies of its images
-// and empty volumes, and returns when every app was started or the pod is gone
-// again. ctx bounds the start only. Errors: ErrBusy, ErrInvalid, those of the
-// sandbox; after one, nothing of the pod runs and it is as before.
+// Start runs a pod that is prepared, or has exited or crashed, each time from
+// fresh copies of its images and empty volumes, and returns when every app was
+// started or the pod is gone again. ctx bounds the start only. Errors: ErrInvalid,
+// those of the sandbox; after one, nothing of the pod runs and it is as before.
 func (p *Pod) Start(ctx context.Context, stdio IO) (*Run, error) {
+	before := p.State
+	if before.Phase == Garbage {
+		return nil, fmt.Errorf("%s: %w: it is %s; 'jetpack pod gc' removes it", p.UUID, ErrInvalid, before.Phase)
+	}
 	images, err := p.rt.reify(ctx, p.Manifest, false)
 	if err != nil {
 		return nil, err
 	}
-	return p.start(ctx, images, stdio)
+	if before.Phase == Running { // its supervisor crashed, and has left its sandbox
+		if err := p.rt.Engine.Destroy(ctx, p.UUID); err != nil {
+			return nil, fmt.Errorf("pod %s: destroy its old sandbox: %w", p.UUID, err)
+		}
+	}
+	if err := p.setState(State{Phase: Running, BootID: p.rt.BootID, Started: time.Now().UTC()}); err != nil {
+		return nil, err
+	}
+	run, err := p.start(ctx, images, stdio)
+	if err != nil {
+		return nil, errors.Join(err, p.setState(before))
+	}
+	return run, nil
 }
 
 func (p *Pod) start(ctx context.Context, images []*image.Image, stdio IO) (_ *Run, err error) {
@@ -113,12 +129,6 @@ func (p *Pod) start(ctx context.Context, images []*image.Image, stdio IO) (_ *Ru
 	defer undo.Run(&err)
 	// What is undone is undone to the end, whatever happened to ctx.
 	forever := context.WithoutCancel(ctx)
-	if before := p.State; before.Phase != Running {
-		if err := p.setState(State{Phase: Running, BootID: p.rt.BootID, Started: time.Now().UTC()}); err != nil {
-			return nil, err
-		}
-		undo.Add(func() error { return p.setState(before) })
-	}
 	undo.Add(func() error { return p.release(forever) })
 
 	apps, err := p.prepareRoots(ctx, images)
@@ -133,12 +143,10 @@ func (p *Pod) start(ctx context.Context, images []*image.Image, stdio IO) (_ *Ru
 	if err != nil {
 		return nil, err
 	}
-	// Output ends when nothing in the sandbox can write any more: so it is closed after it.
-	undo.Add(run.abandon)
+	undo.Add(func() error { return run.shut(forever) })
 	if err := p.rt.Engine.Create(ctx, pod); err != nil {
 		return nil, fmt.Errorf("create sandbox: %w", err)
 	}
-	undo.Add(func() error { return p.rt.Engine.Destroy(forever, p.UUID) })
 	if err := run.start(ctx); err != nil {
 		return nil, err
 	}
@@ -188,13 +196,14 @@ func (p *Pod) prepareRoot(ctx context.Context, ra *schema.RuntimeApp, img *image
 		terminal: slices.Contains(p.Options.Terminal, name),
 		stdin:    slices.Contains(p.Options.Interactive, name),
 	}
+	// Before the mounts: an /etc of the host is not for jetpack to write to.
+	if err := p.writeEtc(root); err != nil {
+		return nil, fmt.Errorf("app %s: %w", name, err)
+	}
 	if a.mounts, err = p.mounts(ctx, root, ra, own); err != nil {
 		return nil, err
 	}
 	if a.id, err = lookUp(root, own); err != nil {
-		return nil, fmt.Errorf("app %s: %w", name, err)
-	}
-	if err := p.writeEtc(root); err != nil {
 		return nil, fmt.Errorf("app %s: %w", name, err)
 	}
 	if _, err := sandbox.ResolveCommand(sandbox.App{Name: name, Root: dir, Mounts: a.mounts}, a.process(own.Exec)); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/appc/spec/schema"
 	"github.com/appc/spec/schema/types"
@@ -51,7 +52,9 @@ func (r *Runtime) Template(ctx context.Context, apps []AppRequest, volumes []typ
 func freeName(apps schema.AppList, name types.ACName, number bool) types.ACName {
 	free := name
 	for n := 2; number && apps.Get(free) != nil; n++ {
-		free = types.ACName(fmt.Sprintf("%s-%d", name, n))
+		suffix := fmt.Sprintf("-%d", n)
+		kept := name[:min(len(name), maxName-len(suffix))]
+		free = types.ACName(strings.TrimRight(string(kept), "-") + suffix)
 	}
 	return free
 }

@@ -21,10 +21,13 @@ import (
 	"github.com/jetpack-run/jetpack/internal/storage"
 )
 
-// checkSource refuses a host volume whose source is missing, or is reached through
+// checkVolume refuses a host volume whose source is missing, or is reached through
 // a symbolic link, which whoever may write there could turn (appc spec, "Volume
 // Setup"; containerd's CVE-2022-23648 is the same fault).
-func checkSource(v types.Volume) error {
+func checkVolume(v types.Volume) error {
+	if len(v.Name) > maxName {
+		return fmt.Errorf("%w: volume name %q is longer than %d characters", ErrInvalid, v.Name, maxName)
+	}
 	if v.Kind != "host" {
 		return nil
 	}
@@ -56,8 +59,7 @@ func volumeTree(podID, app string, v types.Volume) string {
 	return volumeKind + "/" + name + v.Name.String()
 }
 
-// makeVolumes makes the pod's `empty` volumes anew, and gives the host directory
-// of every volume by its tree name or source.
+// makeVolumes makes the pod's `empty` volumes anew.
 func (p *Pod) makeVolumes(ctx context.Context) error {
 	for _, v := range p.Manifest.Volumes {
 		if err := p.makeVolume(ctx, "", v); err != nil {
@@ -79,7 +81,7 @@ func (p *Pod) makeVolumes(ctx context.Context) error {
 
 func (p *Pod) makeVolume(ctx context.Context, app string, v types.Volume) error {
 	if v.Kind != "empty" {
-		return checkSource(v) // it may have gone since the pod was prepared
+		return checkVolume(v) // it may have gone since the pod was prepared
 	}
 	name := volumeTree(p.UUID, app, v)
 	if err := p.rt.destroyTree(ctx, name); err != nil {
@@ -137,9 +139,8 @@ func (p *Pod) mounts(ctx context.Context, root *inroot.Root, app *schema.Runtime
 		})
 	}
 	slices.SortFunc(mounts, func(a, b sandbox.Mount) int { return strings.Compare(a.Target, b.Target) })
-	for i := 1; i < len(mounts); i++ {
-		// Sorted, a path stands right behind its parent or behind the parent's other children.
-		for j := range i {
+	for i := range mounts {
+		for j := range i { // sorted, a path stands behind its parents
 			if a, b := mounts[j].Target, mounts[i].Target; a == b || strings.HasPrefix(b, a+"/") {
 				return nil, fmt.Errorf("app %s: %w: mounts %s and %s overlap", app.Name, ErrInvalid, a, b)
 			}
@@ -176,11 +177,7 @@ func (p *Pod) makeTarget(root *inroot.Root, app, target, source string) (string,
 	if slices.Contains(reserved, target) {
 		return fail("it belongs to jetpack")
 	}
-	parent := path.Dir(target)
-	if err := root.MkdirAll(parent, 0o755); err != nil {
-		return fail("%v", err)
-	}
-	parent, err := root.Resolve(parent)
+	parent, err := makeParent(root, path.Dir(target))
 	if err != nil {
 		return fail("%v", err)
 	}
@@ -219,4 +216,16 @@ func (p *Pod) makeTarget(root *inroot.Root, app, target, source string) (string,
 		return fail("%v", err)
 	}
 	return resolved, nil
+}
+
+// makeParent gives dir without symbolic links, and makes it when it is missing.
+func makeParent(root *inroot.Root, dir string) (string, error) {
+	resolved, err := root.Resolve(dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return resolved, err
+	}
+	if err := root.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	return root.Resolve(dir)
 }
