@@ -42,6 +42,9 @@ func (e *Engine) start(p *pod, process sandbox.Process) (_ *task, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := sandbox.CheckMountPoints(p.spec.Apps[i].Root, "/dev", "/proc", "/sys"); err != nil {
+		return nil, err
+	}
 	process.Args = argsFor(process, command)
 	lock, err := p.enter()
 	if err != nil {

@@ -70,6 +70,32 @@ func ResolveCommand(app App, p Process) (_ string, err error) {
 	return found, nil
 }
 
+// CheckMountPoints refuses a root in which what the engine mounts the system on is
+// neither absent nor a directory: a symbolic link there leads an engine that works
+// by path out of the root (CVE-2025-31133 and its like).
+//
+// Errors: ErrBadRoot.
+func CheckMountPoints(root string, names ...string) (err error) {
+	r, err := inroot.Open(root)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	for _, name := range names {
+		st, err := r.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if uint32(st.Mode)&unix.S_IFMT != unix.S_IFDIR {
+			return fmt.Errorf("%s in the image is not a directory: %w", name, ErrBadRoot)
+		}
+	}
+	return nil
+}
+
 func checkDir(root *inroot.Root, dir string) error {
 	st, err := root.Stat(dir)
 	switch {

@@ -31,6 +31,9 @@ var (
 	ErrCommandNotExecutable = errors.New("command cannot be executed")
 	// ErrNoWorkDir: the working directory is not there or is not a directory.
 	ErrNoWorkDir = errors.New("working directory does not exist")
+	// ErrBadRoot: the root has something else than a directory where the system is
+	// mounted (/dev, /proc, /sys).
+	ErrBadRoot = errors.New("unusable root")
 	// ErrUnsupported: the engine lacks the capability; Info says so beforehand.
 	ErrUnsupported = errors.New("not supported by this engine")
 	// ErrExited: the process to be signalled has ended.
@@ -61,7 +64,7 @@ type Engine interface {
 	// is a child of nothing inside the pod. Orphans of the pod are reaped. The end
 	// of ctx does not end the process, and does not interrupt a start under way.
 	// Errors: ErrNotFound (pod or app), ErrCommandNotFound,
-	// ErrCommandNotExecutable, ErrNoWorkDir, ErrUnsupported.
+	// ErrCommandNotExecutable, ErrNoWorkDir, ErrBadRoot, ErrUnsupported.
 	Start(ctx context.Context, podID string, p Process) (Task, error)
 
 	// Destroy ends every process of the pod with SIGKILL, undoes its mounts and

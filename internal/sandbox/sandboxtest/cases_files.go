@@ -42,6 +42,41 @@ var fileCases = []testCase{
 			t.Errorf("link leads to %q", got)
 		}
 	}},
+	// runc makes links in /dev by path, before it enters the root: an image's own link
+	// there led it out (as runc's CVE-2025-52565 did).
+	{"system mount points that lead out", "Isolates", func(t *testing.T, s *setup) {
+		for _, name := range []string{"dev", "proc", "sys"} {
+			outside := t.TempDir()
+			for _, f := range []string{"ptmx", "fd", "stdin"} {
+				if err := os.WriteFile(filepath.Join(outside, f), []byte("host"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			point := filepath.Join(s.pod.Apps[0].Root, name)
+			if err := errors.Join(os.RemoveAll(point), os.Symlink(outside, point)); err != nil {
+				t.Fatal(err)
+			}
+			err := s.engine.Create(t.Context(), s.pod) // it may look now or at the start
+			if err == nil {
+				_, err = s.engine.Start(t.Context(), s.pod.ID, process("a", "exit", "0"))
+			}
+			if !errors.Is(err, sandbox.ErrBadRoot) {
+				t.Errorf("/%s is a link: %v", name, err)
+			}
+			if err := errors.Join(s.engine.Destroy(t.Context(), s.pod.ID), os.Remove(point)); err != nil {
+				t.Fatal(err)
+			}
+			entries, err := os.ReadDir(outside)
+			if err != nil || len(entries) != 3 {
+				t.Errorf("/%s: the host's directory has %v, %v", name, entries, err)
+			}
+			for _, e := range entries {
+				if got := readFile(t, filepath.Join(outside, e.Name())); got != "host" {
+					t.Errorf("/%s: the host's file %s has %q", name, e.Name(), got)
+				}
+			}
+		}
+	}},
 	{"read-only root", "", func(t *testing.T, s *setup) {
 		s.pod.Apps[0].ReadOnly = true
 		s.create(t)
