@@ -45,7 +45,8 @@ func (o *output) open(a *app) (s stdio, err error) {
 		return s, err
 	}
 	if a.terminal {
-		s.attach = func(c console.Console) { o.join(c, a.stdin) }
+		// A user who has a terminal for the app types into it.
+		s.attach = func(c console.Console) { o.join(c, a.stdin || isTerminal(o.files.Stdin)) }
 		return s, nil
 	}
 	s.out, s.err = s.handlerOut, s.handlerErr
@@ -121,11 +122,19 @@ func (o *output) lines(r io.Reader, name string, w io.Writer) {
 	}
 }
 
+// endOfFile is what a terminal takes for the end of its input, ^D (termios(4)).
+const endOfFile = 4
+
 // join copies between an app's terminal and the user's. The copy of the user's
 // input cannot be interrupted in its read; it ends with the process.
 func (o *output) join(c console.Console, input bool) {
 	if input {
-		go func() { _, _ = io.Copy(c, o.files.Stdin) }()
+		go func() {
+			_, err := io.Copy(c, o.files.Stdin)
+			if err == nil {
+				_, _ = c.Write([]byte{endOfFile}) // what comes from a file ends for the app, too
+			}
+		}()
 	}
 	o.wg.Go(func() {
 		// The end of the last process that has the terminal open reads as EIO.

@@ -145,11 +145,13 @@ func (r *Runtime) create(ctx context.Context, m *schema.PodManifest, o Options, 
 	if err != nil {
 		return nil, fmt.Errorf("create pod: %w", err)
 	}
-	if err := errors.Join(
-		atomicfile.Write(filepath.Join(p.dir(), manifestFile), raw, 0o600),
-		atomicfile.Write(filepath.Join(p.dir(), optionsFile), options, 0o600),
-		p.setState(s),
-	); err != nil {
+	if err := atomicfile.Write(filepath.Join(p.dir(), manifestFile), raw, 0o600); err != nil {
+		return nil, fmt.Errorf("create pod: %w", err)
+	}
+	if err := atomicfile.Write(filepath.Join(p.dir(), optionsFile), options, 0o600); err != nil {
+		return nil, fmt.Errorf("create pod: %w", err)
+	}
+	if err := p.setState(s); err != nil {
 		return nil, fmt.Errorf("create pod: %w", err)
 	}
 	return p, nil
@@ -195,7 +197,9 @@ func (p *Pod) setState(s State) error {
 
 const (
 	lockPoll = 5 * time.Millisecond
-	// lockPatience outlasts a reader's glance at the lock, not a supervisor.
+	// glance outlasts readers that look who holds the lock, lockPatience whatever
+	// works on a pod and does not run it.
+	glance       = 100 * time.Millisecond
 	lockPatience = 2 * time.Second
 )
 
@@ -220,6 +224,7 @@ func (r *Runtime) Lock(ctx context.Context, id string) (*Pod, error) {
 func (r *Runtime) flock(ctx context.Context, id string) (*flock.Flock, error) {
 	path := filepath.Join(r.podDir(id), lockFile)
 	l := flock.New(path, flock.SetFlag(os.O_RDWR), flock.SetPermissions(0o600))
+	began := time.Now()
 	deadline, cancel := context.WithTimeout(ctx, lockPatience)
 	defer cancel()
 	for {
@@ -232,7 +237,10 @@ func (r *Runtime) flock(ctx context.Context, id string) (*flock.Flock, error) {
 		case ok:
 			return l, nil
 		}
-		if s, err := r.readState(id); deadline.Err() != nil || err == nil && s.Phase == Running {
+		// A running pod's lock is its supervisor's, unless a reader looks at it just now.
+		s, err := r.readState(id)
+		busy := err == nil && s.Phase == Running && time.Since(began) > glance
+		if deadline.Err() != nil || busy {
 			return nil, errors.Join(ctx.Err(), fmt.Errorf("%s: %w", id, ErrBusy), l.Close())
 		}
 		time.Sleep(lockPoll)
@@ -283,10 +291,16 @@ func (r *Runtime) read(id string) (Info, error) {
 	if err == nil {
 		err = json.Unmarshal(raw, &info.Options)
 	}
-	if err != nil {
-		return info, fmt.Errorf("read pod %s: %w", id, err)
+	if err == nil {
+		info.Manifest, err = r.readManifest(id)
 	}
-	if info.Manifest, err = r.readManifest(id); err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		// The state is what Remove removes first.
+		if s, err := r.readState(id); err == nil && s.Phase == Embryo {
+			return info, fmt.Errorf("%s: %w", id, ErrNotFound)
+		}
+	}
+	if err != nil {
 		return info, fmt.Errorf("read pod %s: %w", id, err)
 	}
 	return info, nil

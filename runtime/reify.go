@@ -35,6 +35,12 @@ func (r *Runtime) reify(ctx context.Context, m *schema.PodManifest, strict bool)
 	if err := r.checkIsolators("pod", m.Isolators, strict); err != nil {
 		return nil, err
 	}
+	for _, p := range m.Ports {
+		if strict {
+			return nil, fmt.Errorf("%w: port %s is not published, and --strict asks for all of it", ErrInvalid, p.Name)
+		}
+		r.Notice(fmt.Sprintf("port %s is not published on the host", p.Name))
+	}
 	for i := range m.Apps {
 		app := &m.Apps[i]
 		img, err := r.resolve(ctx, app)

@@ -81,7 +81,16 @@ func (r *Runtime) prepare(ctx context.Context, m *schema.PodManifest, o Options,
 		state.BootID, state.Started = r.BootID, o.Created
 	}
 	p, err := r.create(ctx, m, o, state)
-	return p, images, err
+	if err != nil {
+		return nil, nil, err
+	}
+	// From here on the pod's manifest keeps its images; one may have gone before.
+	for _, img := range images {
+		if _, err := r.Images.Get(ctx, img.ID); err != nil {
+			return nil, nil, errors.Join(err, p.Remove(context.WithoutCancel(ctx)))
+		}
+	}
+	return p, images, nil
 }
 
 // app is an app about to run.

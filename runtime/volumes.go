@@ -163,8 +163,11 @@ func mountPointReadOnly(own *types.App, target string) bool {
 	})
 }
 
-// reserved are what the sandbox itself mounts in a root.
-var reserved = []string{"/", "/dev", "/proc", "/sys"}
+// reserved tells what the sandbox mounts itself: below /dev there may be more.
+func reserved(target string) bool {
+	return target == "/" || target == "/dev" || target == "/proc" || target == "/sys" ||
+		strings.HasPrefix(target, "/proc/") || strings.HasPrefix(target, "/sys/")
+}
 
 // makeTarget makes the place where a mount goes and gives its path without
 // symbolic links: missing parents are made, a file in a directory's place is
@@ -174,7 +177,7 @@ func (p *Pod) makeTarget(root *inroot.Root, app, target, source string) (string,
 		return "", fmt.Errorf("app %s: %w: mount target %s: %s", app, ErrInvalid, target, fmt.Sprintf(format, args...))
 	}
 	target = path.Clean(target)
-	if slices.Contains(reserved, target) {
+	if reserved(target) {
 		return fail("it belongs to jetpack")
 	}
 	parent, err := makeParent(root, path.Dir(target))
@@ -182,7 +185,7 @@ func (p *Pod) makeTarget(root *inroot.Root, app, target, source string) (string,
 		return fail("%v", err)
 	}
 	resolved := path.Join(parent, path.Base(target))
-	if slices.Contains(reserved, resolved) {
+	if reserved(resolved) {
 		return fail("it belongs to jetpack")
 	}
 	var src unix.Stat_t

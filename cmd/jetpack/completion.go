@@ -6,11 +6,12 @@ import (
 
 func newCompletionCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use:       "completion SHELL",
-		Short:     "Print the completion script for bash, zsh or fish",
-		Long:      "Print the completion script for a shell, as in: eval \"$(jetpack completion bash)\"",
-		Args:      exactly(1, "one of bash, zsh, fish"),
-		ValidArgs: []string{"bash", "zsh", "fish"},
+		Use:         "completion SHELL",
+		Short:       "Print the completion script for bash, zsh or fish",
+		Long:        "Print the completion script for a shell, as in: eval \"$(jetpack completion bash)\"",
+		Args:        exactly(1, "one of bash, zsh, fish"),
+		ValidArgs:   []string{"bash", "zsh", "fish"},
+		Annotations: map[string]string{annotationNoConfig: "yes"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch root := cmd.Root(); args[0] {
 			case "bash":

@@ -10,7 +10,6 @@ import (
 
 	"github.com/appc/spec/schema"
 	"github.com/appc/spec/schema/types"
-	"golang.org/x/term"
 
 	"github.com/jetpack-run/jetpack/image/fetch"
 	"github.com/jetpack-run/jetpack/internal/manifest"
@@ -75,6 +74,9 @@ func (c *cli) template(ctx context.Context, h *host, rt *runtime.Runtime, o *pod
 		if len(args) > 0 {
 			return nil, usagef("--manifest describes the whole pod: no IMAGE beside it")
 		}
+		if !o.app.isZero() || len(o.volumes) > 0 {
+			return nil, usagef("--manifest describes the whole pod: neither flags of an app nor --volume beside it")
+		}
 		return c.readManifest(o.manifest)
 	}
 	apps, err := parseApps(o.app, args)
@@ -108,13 +110,12 @@ func (c *cli) template(ctx context.Context, h *host, rt *runtime.Runtime, o *pod
 	if err != nil {
 		return nil, err
 	}
-	stdinIsTerminal := term.IsTerminal(int(c.stdin.Fd()))
 	for i, a := range apps {
 		name := m.Apps[i].Name.String()
 		if a.tty {
 			po.Terminal = append(po.Terminal, name)
 		}
-		if a.interactive || a.tty && stdinIsTerminal {
+		if a.interactive {
 			po.Interactive = append(po.Interactive, name)
 		}
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -72,16 +71,4 @@ func (c *cli) runtime(h *host, engine sandbox.Engine) *runtime.Runtime {
 		Dir: podsDir(c.cfg.Root), Images: h.images, Storage: h.driver, Engine: engine,
 		OS: platform.OS(), Arch: platform.Arch(), Grace: c.cfg.PodStopGrace, Notice: c.notice,
 	}
-}
-
-// find gives the UUIDs of the pods that arguments name.
-func find(ctx context.Context, rt *runtime.Runtime, names []string) ([]string, error) {
-	ids := make([]string, len(names))
-	for i, name := range names {
-		var err error
-		if ids[i], err = rt.Find(ctx, name); err != nil {
-			return nil, err
-		}
-	}
-	return ids, nil
 }

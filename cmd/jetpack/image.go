@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/docker/go-units"
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/jetpack-run/jetpack/image"
@@ -95,6 +94,9 @@ func (c *cli) importImage(ctx context.Context, h *host, location string, waived 
 	if err != nil {
 		return nil, fmt.Errorf("import %s: %w", location, err)
 	}
+	if origin != "stdin" && !strings.HasSuffix(origin, ".aci") {
+		warnings = append(warnings, "its name does not end in .aci, as an image's should")
+	}
 	for _, w := range warnings {
 		c.warn(fmt.Sprintf("%s: %s", location, w))
 	}
@@ -146,7 +148,7 @@ func newImageListCommand(c *cli) *cobra.Command {
 			rows := make([]row, len(images))
 			for i, img := range images {
 				rows[i] = row{string(img.ID), []string{
-					img.ID.Short(), img.Name(), img.Label("version"), img.Label("os"), img.Label("arch"),
+					img.ID.Short(), img.Name(), orDash(img.Label("version")), orDash(img.Label("os")), orDash(img.Label("arch")),
 					units.BytesSize(float64(img.Size)), ago(img.Imported),
 				}, viewImage(img)}
 			}
@@ -242,18 +244,29 @@ func (c *cli) export(h *host, img *image.Image, path string) (err error) {
 		_, err := io.Copy(c.stdout, in)
 		return err
 	}
-	if !strings.HasSuffix(path, ".aci") {
+	if strings.HasPrefix(path, "-") {
+		return usagef("export to %s: want a file, or - for standard output", path)
+	}
+	if !strings.HasSuffix(path, ".aci") && !strings.HasPrefix(path, "/dev/") {
 		c.warn(path + ": other tools know an image by the suffix .aci")
 	}
-	out, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
+	return writeOut(path, func(out io.Writer) error {
+		if _, err := io.Copy(out, in); err != nil {
+			return fmt.Errorf("export to %s: %w", path, err)
+		}
+		return nil
+	})
+}
+
+func removeImage(ctx context.Context, h *host, name string, users map[string]string) error {
+	img, err := h.images.Find(ctx, name)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, out.Cleanup()) }()
-	if _, err := io.Copy(out, in); err != nil {
-		return fmt.Errorf("export to %s: %w", path, err)
+	if pod := users[string(img.ID)]; pod != "" {
+		return fmt.Errorf("%s (%s): %w by pod %s; remove that with 'jetpack pod rm %s'", img.ID.Short(), img.Name(), image.ErrInUse, pod, pod)
 	}
-	return out.CloseAtomicallyReplace()
+	return h.images.Remove(ctx, img.ID)
 }
 
 func newImageRmCommand(c *cli) *cobra.Command {
@@ -280,12 +293,11 @@ func newImageRmCommand(c *cli) *cobra.Command {
 					users[app.Image.ID.String()] = p.UUID
 				}
 			}
-			return c.eachImage(ctx, args, func(h *host, img *image.Image) error {
-				if pod := users[string(img.ID)]; pod != "" {
-					return fmt.Errorf("%s (%s): %w by pod %s; remove that with 'jetpack pod rm %s'", img.ID.Short(), img.Name(), image.ErrInUse, pod, pod)
-				}
-				return h.images.Remove(ctx, img.ID)
-			})
+			var errs []error // one that fails does not keep the others
+			for _, name := range args {
+				errs = append(errs, removeImage(ctx, h, name, users))
+			}
+			return errors.Join(errs...)
 		},
 	}
 }

@@ -1,9 +1,9 @@
 package main
 
 import (
-	"context"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -11,11 +11,17 @@ import (
 	"github.com/jetpack-run/jetpack/runtime"
 )
 
-// interrupts turns the signals that end a command into the end of the pod: the
-// first asks, the second kills. Before there is a pod, the first cancels its making.
+// endSignals are the signals that ask a command to end, less those that whoever
+// started it wants ignored (nohup(1)).
+func endSignals() []os.Signal {
+	return slices.DeleteFunc([]os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}, signal.Ignored)
+}
+
+// interrupts turns the signals that end a command into the end of its pod: the
+// first asks, the second kills. What comes before there is a pod ends with the
+// command's context.
 type interrupts struct {
 	signals chan os.Signal
-	cancel  context.CancelFunc
 
 	mu    sync.Mutex
 	run   *runtime.Run
@@ -23,10 +29,9 @@ type interrupts struct {
 	count int
 }
 
-func catchInterrupts(ctx context.Context, grace time.Duration) (context.Context, *interrupts) {
-	ctx, cancel := context.WithCancel(ctx)
-	in := &interrupts{signals: make(chan os.Signal, 4), cancel: cancel, grace: grace}
-	signal.Notify(in.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+func catchInterrupts(grace time.Duration) *interrupts {
+	in := &interrupts{signals: make(chan os.Signal, 4), grace: grace}
+	signal.Notify(in.signals, endSignals()...)
 	// A reader of our output that has gone must not take the pod's supervisor with
 	// it. Caught, not ignored: apps would inherit that (execve(2)).
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
@@ -38,13 +43,12 @@ func catchInterrupts(ctx context.Context, grace time.Duration) (context.Context,
 			in.mu.Unlock()
 		}
 	}()
-	return ctx, in
+	return in
 }
 
 func (in *interrupts) act() {
 	switch {
 	case in.run == nil:
-		in.cancel()
 	case in.count == 1:
 		in.run.Stop(in.grace)
 	default:
@@ -65,5 +69,4 @@ func (in *interrupts) mind(run *runtime.Run) {
 func (in *interrupts) release() {
 	signal.Stop(in.signals)
 	close(in.signals)
-	in.cancel()
 }

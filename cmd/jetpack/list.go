@@ -33,6 +33,9 @@ type row struct {
 }
 
 func (o *listOptions) print(w io.Writer, header []string, rows []row) error {
+	if o.quiet && o.format != "table" {
+		return usagef("--quiet prints IDs: no --format beside it")
+	}
 	if o.quiet {
 		for _, r := range rows {
 			if _, err := fmt.Fprintln(w, r.id); err != nil {

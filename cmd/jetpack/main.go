@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
 
 	"github.com/moby/sys/reexec"
@@ -20,7 +21,10 @@ func main() {
 		return // this process was the holder of a pod's namespaces
 	}
 	c := &cli{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
-	os.Exit(c.main(context.Background(), os.Args[1:]))
+	// The first signal lets a command clean up, a second one ends it.
+	ctx, stop := signal.NotifyContext(context.Background(), endSignals()...)
+	context.AfterFunc(ctx, stop)
+	os.Exit(c.main(ctx, os.Args[1:]))
 }
 
 // main runs one command line and gives the exit code.
@@ -32,7 +36,11 @@ func (c *cli) main(ctx context.Context, args []string) int {
 	cmd.SetErr(c.stderr)
 	ran, err := cmd.ExecuteContextC(ctx)
 	var status exitStatus
-	if err != nil && !errors.As(err, &status) {
+	switch {
+	case err == nil || errors.As(err, &status):
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		c.log("error", "interrupted")
+	default:
 		c.log("error", oneLine(err))
 	}
 	return exitCode(err, runsApps(ran))

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -162,11 +163,11 @@ func (c *cli) eachPodInfo(ctx context.Context, names []string, do func(runtime.I
 		return err
 	}
 	rt := c.runtime(h, nil)
-	ids, err := find(ctx, rt, names)
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
+	for _, name := range names {
+		id, err := rt.Find(ctx, name)
+		if err != nil {
+			return err
+		}
 		p, err := rt.Inspect(ctx, id)
 		if err != nil {
 			return err
@@ -195,22 +196,22 @@ func newPodManifestCommand(c *cli) *cobra.Command {
 	}
 }
 
-// eachPod opens what runs pods and does something with each pod named.
+// eachPod opens what runs pods and does something with each pod named: one that
+// fails does not keep the others from it.
 func (c *cli) eachPod(ctx context.Context, names []string, do func(rt *runtime.Runtime, id string) error) error {
 	_, rt, err := c.pods()
 	if err != nil {
 		return err
 	}
-	ids, err := find(ctx, rt, names)
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		if err := do(rt, id); err != nil {
-			return err
+	var errs []error
+	for _, name := range names {
+		id, err := rt.Find(ctx, name)
+		if err == nil {
+			err = do(rt, id)
 		}
+		errs = append(errs, err)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func newPodStopCommand(c *cli) *cobra.Command {

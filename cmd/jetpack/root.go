@@ -31,11 +31,15 @@ func newRootCommand(c *cli) *cobra.Command {
 		Short: "Run App Container Images in pods",
 		Long: "jetpack runs App Container Images (ACI) in pods: jails on ZFS clones on FreeBSD,\n" +
 			"namespaces on overlayfs on Linux.\n\n" + exitHelp,
+		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE:          group,
 		Args:          cobra.ArbitraryArgs,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Annotations[annotationNoConfig] != "" {
+				return nil
+			}
 			return c.loadConfig()
 		},
 	}
@@ -47,7 +51,6 @@ func newRootCommand(c *cli) *cobra.Command {
 	f.StringVar(&c.logFormat, "log-format", "", "`FORMAT` of log lines: text, json")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	cmd.CompletionOptions.DisableDefaultCmd = true
-	cmd.SetHelpCommand(&cobra.Command{Hidden: true})
 	cmd.AddCommand(
 		newInitCommand(c), newImageCommand(c), newPodCommand(c), newSystemCommand(c),
 		newConfigCommand(c), newVersionCommand(c), newCompletionCommand(c), newGenerateCommand(c),
@@ -64,6 +67,9 @@ func shortcuts(c *cli) []*cobra.Command {
 	images.Use, images.Aliases, images.Short = "images", nil, images.Short+" (image list)"
 	return []*cobra.Command{run, list, images}
 }
+
+// annotationNoConfig marks commands that work whatever the configuration says.
+const annotationNoConfig = "no-config"
 
 // group is what a command without a verb does: it shows its verbs.
 func group(cmd *cobra.Command, args []string) error {

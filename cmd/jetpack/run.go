@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 
 	"github.com/containerd/console"
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -129,7 +129,7 @@ func (c *cli) runRun(ctx context.Context, o *podOptions, args []string) (err err
 	if err != nil {
 		return err
 	}
-	ctx, interrupts := catchInterrupts(ctx, rt.Grace)
+	interrupts := catchInterrupts(rt.Grace)
 	defer interrupts.release()
 	run, err := rt.Run(ctx, m, po, o.strict, c.stdio())
 	if err != nil {
@@ -148,7 +148,7 @@ func (c *cli) runStart(ctx context.Context, rt *runtime.Runtime, id string) erro
 	if err != nil {
 		return err
 	}
-	ctx, interrupts := catchInterrupts(ctx, rt.Grace)
+	interrupts := catchInterrupts(rt.Grace)
 	defer interrupts.release()
 	run, err := p.Start(ctx, c.stdio())
 	if err != nil {
@@ -191,17 +191,20 @@ func writeUUID(file, id string) error {
 	if file == "" {
 		return nil
 	}
-	return renameio.WriteFile(file, []byte(id+"\n"), 0o644)
+	return writeOut(file, func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, id)
+		return err
+	})
 }
 
 func (c *cli) stdio() runtime.IO {
-	io := runtime.IO{Stdin: c.stdin, Stdout: c.stdout, Stderr: c.stderr}
+	files := runtime.IO{Stdin: c.stdin, Stdout: c.stdout, Stderr: c.stderr}
 	if t, err := console.ConsoleFromFile(c.stdin); err == nil {
 		if size, err := t.Size(); err == nil {
-			io.Size = size
+			files.Size = size
 		}
 	}
-	return io
+	return files
 }
 
 // see waits for a pod, minds the terminal and the signals meanwhile, and gives the

@@ -15,9 +15,10 @@ var version = "devel"
 
 func newVersionCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Show jetpack's version",
-		Args:  exactly(0, "no arguments"),
+		Use:         "version",
+		Short:       "Show jetpack's version",
+		Args:        exactly(0, "no arguments"),
+		Annotations: map[string]string{annotationNoConfig: "yes"},
 		RunE: func(*cobra.Command, []string) error {
 			goVersion := ""
 			if info, ok := debug.ReadBuildInfo(); ok {

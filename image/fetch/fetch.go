@@ -41,7 +41,7 @@ const maxRedirects = 5
 // place in records: "stdin", an absolute path, or the URL without credentials.
 func Open(ctx context.Context, location string, o Options) (body io.ReadCloser, origin string, err error) {
 	if location == "-" {
-		return io.NopCloser(o.Stdin), "stdin", nil
+		return interruptible(ctx, o.Stdin), "stdin", nil
 	}
 	u, err := url.Parse(location)
 	if err == nil && (u.Scheme == "http" || u.Scheme == "https") {
@@ -55,6 +55,18 @@ func Open(ctx context.Context, location string, o Options) (body io.ReadCloser, 
 		location = u.Path
 	}
 	return openFile(location)
+}
+
+// interruptible reads r until ctx ends: a read of standard input itself cannot be
+// interrupted, and stays behind.
+func interruptible(ctx context.Context, r io.Reader) io.ReadCloser {
+	out, in := io.Pipe()
+	go func() {
+		_, err := io.Copy(in, r)
+		_ = in.CloseWithError(err) // it never fails
+	}()
+	context.AfterFunc(ctx, func() { _ = in.CloseWithError(ctx.Err()) })
+	return out
 }
 
 func openFile(path string) (io.ReadCloser, string, error) {

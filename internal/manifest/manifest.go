@@ -161,6 +161,10 @@ func encode(m any, parse func([]byte) error) ([]byte, error) {
 	var data []byte
 	err := guard("", func() (err error) {
 		data, err = json.Marshal(m)
+		// The encoder wraps what the library says in the names of its types.
+		for named := (*json.MarshalerError)(nil); errors.As(err, &named); {
+			err = named.Err
+		}
 		return err
 	})
 	if err != nil {

@@ -45,11 +45,6 @@ var scopePattern = regexp.MustCompile(`^[a-z0-9]{1,32}$`)
 
 // New makes an engine; pods need root, New does not.
 func New(cfg Config) (*Engine, error) {
-	runtime, err := exec.LookPath(cfg.Runtime)
-	if err != nil {
-		return nil, fmt.Errorf("%s not found in PATH: install %[1]s, or set linux.runtime", cfg.Runtime)
-	}
-	cfg.Runtime = runtime
 	if !scopePattern.MatchString(cfg.Scope) {
 		return nil, fmt.Errorf("invalid engine scope %q", cfg.Scope)
 	}
@@ -93,6 +88,9 @@ func (e *Engine) Create(ctx context.Context, spec sandbox.Pod) (err error) {
 	}
 	if spec.Network != sandbox.NetworkNone && spec.Network != sandbox.NetworkHost {
 		return fmt.Errorf("create pod %s: network %q: %w", spec.ID, spec.Network, sandbox.ErrUnsupported)
+	}
+	if _, err := exec.LookPath(e.cfg.Runtime); err != nil {
+		return fmt.Errorf("%s not found in PATH: install %[1]s, or set linux.runtime", e.cfg.Runtime)
 	}
 	if err := errors.Join(ctx.Err(), e.own()); err != nil {
 		return fmt.Errorf("create pod %s: %w", spec.ID, err)

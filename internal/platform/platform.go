@@ -16,6 +16,10 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
+	"strings"
+
+	"github.com/gofrs/flock"
 
 	"github.com/jetpack-run/jetpack/internal/atomicfile"
 	"github.com/jetpack-run/jetpack/internal/manifest"
@@ -58,7 +62,11 @@ type Root struct {
 const (
 	layoutVersion = 1
 	rootFile      = "jetpack.json"
+	lockFile      = "lock"
 )
+
+// ours is what a root may hold (ARCHITECTURE.md, "State").
+var ours = []string{rootFile, lockFile, "storage", "images", "pods", "run"}
 
 // Init makes a root directory with the wanted storage driver ("auto" for the best
 // that works there), or leaves the one that is there as it is. It tells what it
@@ -76,6 +84,14 @@ func Init(dir, driver string) (root Root, did []string, err error) {
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return root, nil, fmt.Errorf("init: %w", err)
+	}
+	unlock, err := lockRoot(dir)
+	if err != nil {
+		return root, nil, err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if root, err := ReadRoot(dir); err == nil {
+		return root, nil, nil // made by another init meanwhile
 	}
 	// Images hold set-id programs: nobody else may reach them.
 	if err := os.Chmod(dir, 0o700); err != nil {
@@ -99,6 +115,26 @@ func Init(dir, driver string) (root Root, did []string, err error) {
 		return root, nil, fmt.Errorf("init: %w", err)
 	}
 	return root, append(did, fmt.Sprintf("created %s with storage %s", dir, name)), nil
+}
+
+// lockRoot serializes the making of a root. It refuses a directory that holds
+// something else: it would be closed to its users.
+func lockRoot(dir string) (unlock func() error, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("init: %w", err)
+	}
+	for _, e := range entries {
+		// The second is the first of them while it is written.
+		if !slices.Contains(ours, e.Name()) && !strings.HasPrefix(e.Name(), "."+rootFile) {
+			return nil, fmt.Errorf("init: %s is not empty (%s); name a directory for jetpack alone", dir, e.Name())
+		}
+	}
+	l := flock.New(filepath.Join(dir, lockFile), flock.SetPermissions(0o600))
+	if err := l.Lock(); err != nil {
+		return nil, fmt.Errorf("init: %w", err)
+	}
+	return l.Close, nil
 }
 
 // ReadRoot tells what a root was made with. Errors: ErrNotInitialized.

@@ -40,6 +40,43 @@ func TestInit(t *testing.T) {
 	}
 }
 
+func TestInitKeepsOffOthers(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "letter.txt"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Init(dir, "plaindir"); err == nil || !strings.Contains(err.Error(), "not empty (letter.txt)") {
+		t.Errorf("error %v", err)
+	}
+	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != 0o755 {
+		t.Errorf("mode %v, %v", fi.Mode(), err)
+	}
+}
+
+func TestInitOnce(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "root")
+	ids := make(chan string, 8)
+	for range cap(ids) {
+		go func() {
+			root, _, err := Init(dir, "plaindir")
+			if err != nil {
+				t.Error(err)
+			}
+			ids <- root.ID
+		}()
+	}
+	seen := map[string]bool{}
+	for range cap(ids) {
+		seen[<-ids] = true
+	}
+	if len(seen) != 1 {
+		t.Errorf("ids %v", seen)
+	}
+}
+
 func TestReadRootRefuses(t *testing.T) {
 	for name, content := range map[string]string{
 		"newer layout": `{"version":2,"id":"00000000","storage":"plaindir"}`,
