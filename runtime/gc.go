@@ -159,7 +159,7 @@ func isOver(info Info, readErr error, grace time.Duration) (bool, error) {
 	case errors.As(readErr, &failed) && !errors.Is(readErr, fs.ErrNotExist):
 		return false, readErr
 	case readErr != nil:
-		return true, nil
+		return true, nil //nolint:nilerr // what cannot be read is over
 	}
 	return info.State.Phase != Prepared && (info.State.Phase != Exited || time.Since(info.State.Ended) >= grace), nil
 }
