@@ -98,7 +98,6 @@ func TestNew(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		{"runtime missing", func(c *Config) { c.Runtime = "no-such-runc" }, "no-such-runc not found in PATH: install no-such-runc, or set linux.runtime"},
 		{"relative directory", func(c *Config) { c.StateDir = "state" }, "not absolute"},
 		{"scope with a wildcard", func(c *Config) { c.Scope = "a*" }, "invalid engine scope"},
 		{"no scope", func(c *Config) { c.Scope = "" }, "invalid engine scope"},
@@ -111,6 +110,22 @@ func TestNew(t *testing.T) {
 			}
 		})
 	}
+	t.Run("runtime missing", func(t *testing.T) {
+		cfg := good
+		cfg.Runtime = "no-such-runc"
+		e, err := New(cfg) // what it left can be taken down without it
+		if err != nil {
+			t.Fatal(err)
+		}
+		const want = "no-such-runc not found in PATH: install no-such-runc, or set linux.runtime"
+		id := uuid.NewString()
+		if err := e.Create(t.Context(), sandbox.Pod{ID: id, Hostname: "h", Network: sandbox.NetworkNone}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Create: %v", err)
+		}
+		if err := e.Destroy(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("directory is protected", func(t *testing.T) {
 		cfg := good
 		cfg.StateDir = filepath.Join(t.TempDir(), "a/b")

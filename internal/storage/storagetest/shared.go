@@ -12,16 +12,17 @@ import (
 )
 
 var sharedCases = map[string]func(*suite){
-	"two drivers on one place":         caseTwoDrivers,
-	"16 clones of one origin at once":  caseConcurrentClones,
-	"16 trees of one name at once":     caseSameName,
-	"clone and destroy race":           caseCloneDestroyRace,
-	"a clone is seen whole or not":     caseInvisible,
-	"mounting one tree 16 times":       caseConcurrentMounts,
-	"destroying one tree 16 times":     caseConcurrentDestroys,
-	"rename and create of one name":    caseRenameCreateRace,
-	"listing while trees come and go":  caseListWhileChanging,
-	"clones live while others destroy": caseChurn,
+	"two drivers on one place":           caseTwoDrivers,
+	"16 clones of one origin at once":    caseConcurrentClones,
+	"16 trees of one name at once":       caseSameName,
+	"clone and destroy race":             caseCloneDestroyRace,
+	"a clone is seen whole or not":       caseInvisible,
+	"mounting one tree 16 times":         caseConcurrentMounts,
+	"destroying one tree 16 times":       caseConcurrentDestroys,
+	"rename and create of one name":      caseRenameCreateRace,
+	"listing while trees come and go":    caseListWhileChanging,
+	"destroy of what is being destroyed": caseDestroyBesideDestroy,
+	"clones live while others destroy":   caseChurn,
 }
 
 func randomBytes(size int) []byte {
@@ -262,6 +263,36 @@ func caseListWhileChanging(s *suite) {
 			}
 			if !found {
 				return fmt.Errorf("the list is %v", trees)
+			}
+		}
+		return nil
+	})
+}
+
+// caseDestroyBesideDestroy: who lists what another one is removing, and removes it,
+// too, as a collector of debris does, is in nobody's way.
+func caseDestroyBesideDestroy(s *suite) {
+	ctx := s.Context()
+	s.parallel(6, func(i int, d storage.Driver) error {
+		for range 30 {
+			if i > 1 {
+				trees, err := d.List(ctx, "tmp")
+				if err != nil {
+					return err
+				}
+				for _, tree := range trees {
+					if err := d.Destroy(ctx, tree.Name); err != nil && !errors.Is(err, storage.ErrNotFound) {
+						return err
+					}
+				}
+				continue
+			}
+			name := fmt.Sprintf("tmp/t%d", i)
+			if err := d.Create(ctx, name, storage.Options{}); err != nil {
+				return err
+			}
+			if err := d.Destroy(ctx, name); err != nil && !errors.Is(err, storage.ErrNotFound) {
+				return err
 			}
 		}
 		return nil

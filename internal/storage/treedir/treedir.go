@@ -413,7 +413,11 @@ func (t *Trees) retire(ctx context.Context, name string) (debris string, err err
 		}
 	}
 	debris = filepath.Join(filepath.Dir(t.Dir(name)), "removed-"+strings.ToLower(rand.Text()))
-	return debris, os.Rename(t.Dir(name), debris)
+	err = os.Rename(t.Dir(name), debris)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", storage.ErrNotFound // whoever retired it has just removed it: that needs no lock
+	}
+	return debris, err
 }
 
 // Stat is storage.Driver's.
