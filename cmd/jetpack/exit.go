@@ -69,6 +69,17 @@ func exitCode(err error, runsApps bool) int {
 	return exitFailed
 }
 
+// mend says what to do about an error, where its text does not.
+func mend(err error) string {
+	switch {
+	case errors.Is(err, image.ErrNotFound):
+		return "; 'jetpack image list' shows what there is, 'jetpack image import' takes in more"
+	case errors.Is(err, runtime.ErrNotFound):
+		return "; 'jetpack pod list' shows what there is"
+	}
+	return ""
+}
+
 func isGone(err error) bool       { return errors.Is(err, runtime.ErrNotFound) }
 func isBusy(err error) bool       { return errors.Is(err, runtime.ErrBusy) }
 func isNotRunning(err error) bool { return errors.Is(err, runtime.ErrNotRunning) }

@@ -41,7 +41,7 @@ func (c *cli) main(ctx context.Context, args []string) int {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		c.log("error", "interrupted")
 	default:
-		c.log("error", oneLine(err))
+		c.log("error", oneLine(err)+mend(err))
 	}
 	return exitCode(err, runsApps(ran))
 }
