@@ -16,7 +16,6 @@ import (
 	"github.com/jetpack-run/jetpack/image/aci"
 	"github.com/jetpack-run/jetpack/image/aci/acitest"
 	"github.com/jetpack-run/jetpack/image/imagetest"
-	"github.com/jetpack-run/jetpack/image/layer"
 	"github.com/jetpack-run/jetpack/internal/plaindir"
 	"github.com/jetpack-run/jetpack/internal/storage"
 	"github.com/jetpack-run/jetpack/internal/testenv"
@@ -57,7 +56,7 @@ var actions = []action{
 }
 
 func importRaw(ctx context.Context, p *place, raw []byte) error {
-	_, _, err := aci.Import(ctx, p.Store, bytes.NewReader(raw), aci.ImportOptions{Limits: layer.DefaultLimits()})
+	_, _, err := aci.Import(ctx, p.Store, bytes.NewReader(raw), aci.ImportOptions{Limits: roomy})
 	return err
 }
 

@@ -26,6 +26,9 @@ import (
 	"github.com/jetpack-run/jetpack/internal/testenv"
 )
 
+// roomy limits bound nothing that a test makes.
+var roomy = layer.Limits{MaxBytes: 32 << 30, MaxEntries: 1_000_000}
+
 // place is a store and what is under it.
 type place struct {
 	*image.Store
@@ -564,7 +567,7 @@ func TestConcurrentImports(t *testing.T) {
 		// As another process would: with handles of its own.
 		other := openPlace(t, root, func(d storage.Driver) storage.Driver { return d })
 		wg.Go(func() {
-			img, _, err := aci.Import(t.Context(), other.Store, bytes.NewReader(raw), aci.ImportOptions{Limits: layer.DefaultLimits()})
+			img, _, err := aci.Import(t.Context(), other.Store, bytes.NewReader(raw), aci.ImportOptions{Limits: roomy})
 			if err != nil {
 				t.Error(err)
 				return

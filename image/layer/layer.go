@@ -73,11 +73,6 @@ type Limits struct {
 	MaxEntries int64
 }
 
-// DefaultLimits are for callers that were told nothing: 32 GiB, a million entries.
-func DefaultLimits() Limits {
-	return Limits{MaxBytes: 32 << 30, MaxEntries: 1_000_000}
-}
-
 // Applier applies the entries of one archive to one directory. It is not safe
 // for concurrent use. After an error the directory is to be thrown away.
 type Applier struct {

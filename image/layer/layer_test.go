@@ -23,6 +23,9 @@ import (
 	"github.com/jetpack-run/jetpack/internal/testenv"
 )
 
+// roomy limits bound nothing that a test makes.
+var roomy = Limits{MaxBytes: 32 << 30, MaxEntries: 1_000_000}
+
 // sandbox is a directory with a top directory to extract to and, beside it, a
 // canary that must look the same before and after.
 type sandbox struct {
@@ -183,7 +186,7 @@ func (s sandbox) apply(t testing.TB, l Limits, entries ...entry) (*Applier, erro
 
 func (s sandbox) mustApply(t testing.TB, entries ...entry) *Applier {
 	t.Helper()
-	a, err := s.apply(t, DefaultLimits(), entries...)
+	a, err := s.apply(t, roomy, entries...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +307,7 @@ func TestHostile(t *testing.T) {
 		{"link with a long target", []entry{link("x", strings.Repeat("x", 5000))}, unix.ENAMETOOLONG, []entry{link("x", strings.Repeat("x", 1000))}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			l := DefaultLimits()
+			l := roomy
 			if errors.Is(tt.err, ErrTooLarge) || errors.Is(tt.err, ErrTooManyEntries) {
 				l = small
 			}
@@ -341,7 +344,7 @@ func TestRefusedBeforeWriting(t *testing.T) {
 
 func TestErrorsNameTheEntry(t *testing.T) {
 	s := newSandbox(t)
-	_, err := s.apply(t, DefaultLimits(), device(tar.TypeChar, "a\x1b[31m", 1, 1))
+	_, err := s.apply(t, roomy, device(tar.TypeChar, "a\x1b[31m", 1, 1))
 	if err == nil || !strings.Contains(err.Error(), `"a\x1b[31m"`) {
 		t.Errorf("got %v", err)
 	}
@@ -359,10 +362,10 @@ func TestNewApplierRefuses(t *testing.T) {
 		{"no limits", s.top, Limits{}},
 		{"no byte limit", s.top, Limits{MaxEntries: 1}},
 		{"negative limit", s.top, Limits{MaxBytes: 1, MaxEntries: -1}},
-		{"link", s.top + "/l", DefaultLimits()},
-		{"link with slash", s.top + "/l/", DefaultLimits()},
-		{"file", s.canary + "/secret", DefaultLimits()},
-		{"missing", s.top + "/gone", DefaultLimits()},
+		{"link", s.top + "/l", roomy},
+		{"link with slash", s.top + "/l/", roomy},
+		{"file", s.canary + "/secret", roomy},
+		{"missing", s.top + "/gone", roomy},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if a, err := NewApplier(tt.dir, tt.limits); err == nil {
@@ -376,7 +379,7 @@ func TestNewApplierRefuses(t *testing.T) {
 // Apply must not rely on callers having cleaned names.
 func TestApplyChecksNames(t *testing.T) {
 	s := newSandbox(t)
-	a, err := NewApplier(s.top, DefaultLimits())
+	a, err := NewApplier(s.top, roomy)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -577,7 +580,7 @@ func TestReplace(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSandbox(t)
 			s.mustApply(t, s.aim(lower)...)
-			if _, err := s.apply(t, DefaultLimits(), s.aim(tt.upper)...); !errors.Is(err, tt.err) {
+			if _, err := s.apply(t, roomy, s.aim(tt.upper)...); !errors.Is(err, tt.err) {
 				t.Fatalf("got %v, want %v", err, tt.err)
 			}
 			if tt.check != nil {
@@ -660,9 +663,9 @@ func TestNoDescriptorLeaks(t *testing.T) {
 	}
 	before := count()
 	for range 20 {
-		_, _ = s.apply(t, DefaultLimits(), file("a/b/c", ""), hard("x", "a/b/c"), hard("y", "a/c"))
-		_, _ = s.apply(t, DefaultLimits(), link("l", s.canary), file("l/x", ""))
-		_, _ = s.apply(t, DefaultLimits(), file("a", "").sized(5))
+		_, _ = s.apply(t, roomy, file("a/b/c", ""), hard("x", "a/b/c"), hard("y", "a/c"))
+		_, _ = s.apply(t, roomy, link("l", s.canary), file("l/x", ""))
+		_, _ = s.apply(t, roomy, file("a", "").sized(5))
 		_, _ = s.apply(t, Limits{1, 1}, file("a/b/c/d", ""))
 	}
 	if after := count(); after != before {

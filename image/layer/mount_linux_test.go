@@ -22,7 +22,7 @@ func TestReplaceKeepsMounts(t *testing.T) {
 		}
 	}()
 	s.mustApply(t, file("d/mnt/x", "x"))
-	if _, err := s.apply(t, DefaultLimits(), file("d", "new")); !errors.Is(err, unix.EXDEV) {
+	if _, err := s.apply(t, roomy, file("d", "new")); !errors.Is(err, unix.EXDEV) {
 		t.Errorf("got %v", err)
 	}
 	if s.read(t, "d/mnt/x") != "x" {

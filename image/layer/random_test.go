@@ -160,7 +160,7 @@ func rank(e entry) int {
 
 func (s sandbox) applyTar(t *testing.T, data []byte) {
 	t.Helper()
-	a, err := NewApplier(s.top, DefaultLimits())
+	a, err := NewApplier(s.top, roomy)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,7 @@ func TestSwapper(t *testing.T) {
 	defer close(done)
 	failed, applied := 0, 0
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
-		a, err := NewApplier(s.top, DefaultLimits())
+		a, err := NewApplier(s.top, roomy)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -250,7 +250,7 @@ func swap(p, aside, target string) {
 
 // Names are remembered by hash: a million must not take much, however long.
 func TestMemoryOfNames(t *testing.T) {
-	a := &Applier{limits: DefaultLimits(), made: map[key]kind{}}
+	a := &Applier{limits: roomy, made: map[key]kind{}}
 	prefix := strings.Repeat("x", 1000)
 	var before, after runtime.MemStats
 	runtime.GC()

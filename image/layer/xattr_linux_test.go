@@ -48,7 +48,7 @@ func TestXattrs(t *testing.T) {
 
 func TestXattrTooLarge(t *testing.T) {
 	s := newSandbox(t)
-	if _, err := s.apply(t, DefaultLimits(), file("x", "").xattr("user.x", strings.Repeat("x", 70000))); err == nil {
+	if _, err := s.apply(t, roomy, file("x", "").xattr("user.x", strings.Repeat("x", 70000))); err == nil {
 		t.Error("an attribute was lost in silence")
 	}
 }
