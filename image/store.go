@@ -258,7 +258,7 @@ func (s *Store) Remove(ctx context.Context, id ID) error {
 // goes first, because it alone can refuse; what a crash leaves after it is an
 // entry without a tree, which Debris reports, then files without an entry.
 func (s *Store) remove(ctx context.Context, id ID) error {
-	err := s.destroyTree(ctx, Tree(id))
+	err := storage.Remove(ctx, s.driver, Tree(id))
 	if errors.Is(err, storage.ErrBusy) {
 		return fmt.Errorf("%s: %w", id.Short(), ErrInUse)
 	}
@@ -280,16 +280,6 @@ func (s *Store) forget(id ID) error {
 }
 
 func (s *Store) imageDir(id ID) string { return filepath.Join(s.dir, string(id)) }
-
-func (s *Store) destroyTree(ctx context.Context, name string) error {
-	if err := s.driver.Unmount(ctx, name); err != nil {
-		return err
-	}
-	if err := s.driver.Destroy(ctx, name); err != nil && !errors.Is(err, storage.ErrNotFound) {
-		return err
-	}
-	return nil
-}
 
 // lock serializes what publishes and removes images, across processes.
 func (s *Store) lock(ctx context.Context) (unlock func() error, err error) {
@@ -425,7 +415,7 @@ func (d *Draft) publish(ctx context.Context, id ID, value []byte) (err error) {
 	var undo revert.Stack
 	defer undo.Run(&err)
 	// Before the steps: one that fails may have been done all the same.
-	undo.Add(func() error { return s.destroyTree(context.WithoutCancel(ctx), Tree(id)) })
+	undo.Add(func() error { return storage.Remove(context.WithoutCancel(ctx), s.driver, Tree(id)) })
 	if err := s.driver.Rename(ctx, d.tree(), Tree(id)); err != nil {
 		return err
 	}
@@ -461,7 +451,7 @@ func (d *Draft) Discard(ctx context.Context) error {
 		d.File = nil
 	}
 	if !d.committed {
-		errs = append(errs, d.store.destroyTree(ctx, d.tree()))
+		errs = append(errs, storage.Remove(ctx, d.store.driver, d.tree()))
 	}
 	errs = append(errs, os.RemoveAll(d.dir()))
 	if d.lock != nil {
@@ -604,7 +594,7 @@ func (s *Store) strayTrees(ctx context.Context, kind string, known map[string]bo
 		if known[name] {
 			continue
 		}
-		remove := func(ctx context.Context) error { return s.destroyTree(ctx, t.Name) }
+		remove := func(ctx context.Context) error { return storage.Remove(ctx, s.driver, t.Name) }
 		if id, err := ParseID(name); err == nil && kind == treeKind {
 			remove = func(ctx context.Context) error { return s.removeStray(ctx, id) }
 		}

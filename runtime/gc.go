@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/jetpack-run/jetpack/internal/storage"
 )
 
 // podTrees lists the trees that a pod has or may have. Its manifest, which never
@@ -89,7 +91,7 @@ func (r *Runtime) clear(ctx context.Context, info Info) error {
 	}
 	var errs []error
 	for _, t := range trees {
-		errs = append(errs, r.destroyTree(ctx, t))
+		errs = append(errs, storage.Remove(ctx, r.Storage, t))
 	}
 	return errors.Join(errs...)
 }
@@ -224,7 +226,7 @@ func (r *Runtime) Debris(ctx context.Context) ([]Debris, error) {
 		if !slices.Contains(ids, id) {
 			debris = append(debris, Debris{
 				What:   "tree " + name + " of a pod that is gone",
-				remove: func(ctx context.Context) error { return r.destroyTree(ctx, name) },
+				remove: func(ctx context.Context) error { return storage.Remove(ctx, r.Storage, name) },
 			})
 		}
 	}

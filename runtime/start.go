@@ -184,7 +184,7 @@ func (p *Pod) prepareRoots(ctx context.Context, images []*image.Image) ([]*app, 
 func (p *Pod) prepareRoot(ctx context.Context, ra *schema.RuntimeApp, img *image.Image) (_ *app, err error) {
 	name := ra.Name.String()
 	tree := rootTree(p.UUID, ra.Name)
-	if err := p.rt.destroyTree(ctx, tree); err != nil {
+	if err := storage.Remove(ctx, p.rt.Storage, tree); err != nil {
 		return nil, fmt.Errorf("app %s: %w", name, err)
 	}
 	if err := p.rt.Storage.Clone(ctx, image.Tree(img.ID), tree, storage.Options{Meta: p.meta()}); err != nil {
@@ -316,15 +316,4 @@ func (p *Pod) release(ctx context.Context) error {
 		errs = append(errs, p.rt.Storage.Unmount(ctx, t))
 	}
 	return errors.Join(errs...)
-}
-
-// destroyTree removes a tree, mounted or not, there or not.
-func (r *Runtime) destroyTree(ctx context.Context, name string) error {
-	if err := r.Storage.Unmount(ctx, name); err != nil {
-		return err
-	}
-	if err := r.Storage.Destroy(ctx, name); err != nil && !errors.Is(err, storage.ErrNotFound) {
-		return err
-	}
-	return nil
 }

@@ -84,7 +84,7 @@ func (p *Pod) makeVolume(ctx context.Context, app string, v types.Volume) error 
 		return checkVolume(v) // it may have gone since the pod was prepared
 	}
 	name := volumeTree(p.UUID, app, v)
-	if err := p.rt.destroyTree(ctx, name); err != nil {
+	if err := storage.Remove(ctx, p.rt.Storage, name); err != nil {
 		return err
 	}
 	if err := p.rt.Storage.Create(ctx, name, storage.Options{Meta: p.meta()}); err != nil {

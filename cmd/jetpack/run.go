@@ -120,7 +120,7 @@ func newPodStartCommand(c *cli) *cobra.Command {
 	}
 }
 
-func (c *cli) runRun(ctx context.Context, o *podOptions, args []string) (err error) {
+func (c *cli) runRun(ctx context.Context, o *podOptions, args []string) error {
 	h, rt, err := c.pods()
 	if err != nil {
 		return err

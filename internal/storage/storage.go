@@ -119,6 +119,18 @@ type Driver interface {
 	Diff(ctx context.Context, name string) ([]Change, error)
 }
 
+// Remove destroys a tree, mounted or not, there or not. Errors: ErrBusy while a
+// process uses it or it has clones.
+func Remove(ctx context.Context, d Driver, name string) error {
+	if err := d.Unmount(ctx, name); err != nil {
+		return err
+	}
+	if err := d.Destroy(ctx, name); err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
 // Info is what a driver says of itself.
 type Info struct {
 	// Name is the driver's name in configuration and reports: "overlay".
