@@ -183,6 +183,11 @@ func checkResource(where string, name types.ACIdentifier, value json.RawMessage)
 	if fields["limit"] == nil && fields["request"] == nil {
 		return nil, invalid(where, "neither limit nor request")
 	}
+	for key := range fields { // "Request" is a request to the library
+		if name := fold(key); name != key && slices.Contains([]string{"limit", "request", "default"}, name) {
+			return nil, invalid(where, "misspelt key %.20q, should be %q", key, name)
+		}
+	}
 	limit := int64(math.MaxInt64)
 	if name == types.ResourceCPUName {
 		limit /= 1000
@@ -269,7 +274,7 @@ func checkIsolatorSet(where string, isolators []types.Isolator) (warnings []stri
 		if slices.Contains(onlyOnce, i.Name) {
 			return nil, invalid(where, "more than one %s", i.Name)
 		}
-		warnings = append(warnings, fmt.Sprintf("%s: several %s, the last one counts", where, i.Name))
+		warnings = append(warnings, fmt.Sprintf("%s: several %.100s, the last one counts", where, i.Name))
 	}
 	for _, pair := range exclusive {
 		if count[pair[0]] > 0 && count[pair[1]] > 0 {

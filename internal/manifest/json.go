@@ -4,130 +4,155 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"reflect"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/appc/spec/schema"
+	"github.com/appc/spec/schema/types"
+	"github.com/coreos/go-semver/semver"
 )
 
-const maxDepth = 32
+const (
+	maxDepth = 32
+	// Only a pathWhitelist has reason to be long. These bound what the rest of a
+	// document is in bytes, and in keys and list elements, of which three bytes
+	// ("{},") become hundreds in memory.
+	maxRest   = 4 << 20
+	maxValues = 1 << 17
+	// maxPaths is the most entries of a pathWhitelist, or commas in it: they are
+	// counted before it is decoded.
+	maxPaths = 1 << 21
+	// maxWarnings is the most warnings that are given of one document.
+	maxWarnings = 50
+)
 
 var (
-	imageFields = fieldNames(reflect.TypeFor[schema.ImageManifest](), false)
-	podFields   = fieldNames(reflect.TypeFor[schema.PodManifest](), false)
-	// schemaNames maps the folded form of every name in the schemas to the name.
-	schemaNames = foldedNames()
+	imageShape = shapeOf(reflect.TypeFor[schema.ImageManifest]())
+	podShape   = shapeOf(reflect.TypeFor[schema.PodManifest]())
+	// anything is the shape of what the schema does not know.
+	anything = &shape{}
 )
 
-func foldedNames() map[string]string {
-	folded := map[string]string{}
-	for _, t := range []reflect.Type{reflect.TypeFor[schema.ImageManifest](), reflect.TypeFor[schema.PodManifest]()} {
-		for name := range fieldNames(t, true) {
-			folded[fold(name)] = name
-		}
-	}
-	return folded
+// shape is what the schema says of a value: an object with these fields, a list
+// of these elements, a map with the user's keys, or else anything.
+type shape struct {
+	fields   map[string]*shape
+	folded   map[string]string // the folded forms of the names in fields
+	elem     *shape
+	userKeys bool
+	paths    bool // the pathWhitelist
+	earlier  []rename
+	isolator bool
 }
 
-// fieldNames lists the JSON names of a struct's fields and, if deep, of all
-// that it is made of.
-func fieldNames(t reflect.Type, deep bool) map[string]bool {
-	names := map[string]bool{}
-	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+// shapeOf reads the shape from the types of the library.
+func shapeOf(t reflect.Type) *shape {
+	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	if t.Kind() != reflect.Struct {
-		return names
+	s := &shape{isolator: t == reflect.TypeFor[types.Isolator]()}
+	switch t.Kind() {
+	case reflect.Map:
+		s.userKeys = true
+	case reflect.Slice:
+		if t.Elem().Kind() != reflect.Uint8 { // raw JSON, IP addresses
+			s.elem = shapeOf(t.Elem())
+		}
+	case reflect.Struct:
+		s.addFields(t)
 	}
+	return s
+}
+
+// addFields leaves structs without JSON names, which are strings in JSON, as
+// they are.
+func (s *shape) addFields(t reflect.Type) {
 	for f := range t.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if name == "" {
 			continue
 		}
-		names[name] = true
-		if deep {
-			maps.Copy(names, fieldNames(f.Type, true))
+		if s.fields == nil {
+			s.fields, s.folded = map[string]*shape{}, map[string]string{}
+		}
+		s.fields[name] = shapeOf(f.Type)
+		s.fields[name].paths = name == "pathWhitelist"
+		s.folded[fold(name)] = name
+	}
+	for _, r := range renames {
+		if r.in == t {
+			s.earlier = append(s.earlier, r)
 		}
 	}
-	return names
 }
 
-// decodeObject checks a document as a whole (checkJSON) and splits its top
-// level. It warns of top-level keys that are not among known.
-func decodeObject(data []byte, known map[string]bool) (map[string]json.RawMessage, []string, error) {
-	if err := checkJSON(data); err != nil {
-		return nil, nil, err
-	}
-	var doc map[string]json.RawMessage
-	if err := json.Unmarshal(data, &doc); err != nil || doc == nil {
-		return nil, nil, invalid("", "not a JSON object")
-	}
-	var warnings []string
-	for _, key := range slices.Sorted(maps.Keys(doc)) {
-		if !known[key] {
-			warnings = append(warnings, fmt.Sprintf("unknown field %.100q is ignored", key))
-		}
-	}
-	return doc, warnings, nil
+// document is a manifest before the library sees it.
+type document struct {
+	fields   map[string]json.RawMessage // but for the pathWhitelist, under their present names
+	paths    []string                   // the pathWhitelist
+	warnings []string
 }
 
-// checkJSON refuses what readers of JSON disagree about (CVE-2021-41190 is an
-// attack by such a disagreement): bytes that are not UTF-8, a second document,
-// deep nesting, repeated keys. encoding/json matches keys without regard to
-// case, so keys that differ only in case are repeated keys, and a key that
-// differs only in case from a name in the schema is refused. The contents of
-// userAnnotations and userLabels, where case matters, are exempt from
-// both, and the values of isolators from the last.
-func checkJSON(data []byte) error {
+// readDocument checks a document as a whole and splits it.
+func readDocument(data []byte, s *shape) (document, error) {
+	if err := checkText(data); err != nil {
+		return document{}, err
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(data, &fields); err != nil || fields == nil {
+		return document{}, invalid("", "not a JSON object")
+	}
+	if len(data)-len(fields["pathWhitelist"]) > maxRest {
+		return document{}, invalid("", "larger than %d bytes besides its pathWhitelist", maxRest)
+	}
+	if bytes.Count(fields["pathWhitelist"], []byte(",")) >= maxPaths {
+		return document{}, invalid("pathWhitelist", "more than %d entries", maxPaths)
+	}
+	delete(fields, "pathWhitelist")
+	version := versionOf(fields["acVersion"])
+	w := keyWalker{dec: json.NewDecoder(bytes.NewReader(data)), version: version}
+	w.dec.UseNumber()
+	if err := w.value(func() string { return "" }, 0, s); err != nil {
+		return document{}, err
+	}
+	mapped, err := updateKeys(fields, s, version)
+	if err != nil {
+		return document{}, err
+	}
+	return document{fields, w.paths, append(mapped, w.warnings...)}, nil
+}
+
+// checkText refuses what is too large, not UTF-8, or not JSON.
+func checkText(data []byte) error {
 	if len(data) > MaxSize {
 		return invalid("", "larger than %d bytes", MaxSize)
 	}
 	if !utf8.Valid(data) {
 		return invalid("", "not UTF-8")
 	}
-	var whole json.RawMessage
-	if err := json.Unmarshal(data, &whole); err != nil {
+	if err := json.Unmarshal(data, new(opaque)); err != nil {
 		return invalid("", "%s", oneLine(err.Error()))
 	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	first, err := dec.Token()
-	if err != nil {
-		return invalid("", "%s", oneLine(err.Error()))
-	}
-	if first != json.Delim('{') {
-		return invalid("", "not a JSON object")
-	}
-	return keyWalker{dec}.object("", 1, schemaKeys)
+	return nil
 }
 
-// keyRule says how strictly the keys of an object are compared.
-type keyRule int
-
-const (
-	exactKeys  keyRule = iota // distinct
-	foldedKeys                // and distinct without regard to case
-	schemaKeys                // and spelt as in the schema
-)
-
-// below is the rule for what is under key in an object with rule r.
-func (r keyRule) below(key string) keyRule {
-	switch key {
-	case "userAnnotations", "userLabels":
-		return exactKeys
-	case "value": // of an isolator; elsewhere it is a string
-		return min(r, foldedKeys)
-	}
-	return r
+// keyWalker walks a document that is known to be syntactically valid. It
+// refuses what readers of JSON disagree about (CVE-2021-41190 is an attack by
+// such a disagreement), and deep nesting. encoding/json matches keys without
+// regard to case, so keys that differ only in case are repeated keys, and a key
+// that differs only in case from a field of its object is refused. The contents
+// of userAnnotations and userLabels, where case matters, are exempt from both,
+// and the values of isolators from the last. It warns of unknown fields.
+type keyWalker struct {
+	dec      *json.Decoder
+	version  semver.Version
+	values   int
+	paths    []string
+	warnings []string
 }
 
-// keyWalker walks a document that is known to be syntactically valid.
-type keyWalker struct{ dec *json.Decoder }
-
-func (w keyWalker) object(where string, depth int, rule keyRule) error {
+func (w *keyWalker) object(where string, depth int, s *shape) error {
 	seen := map[string]bool{}
 	for w.dec.More() {
 		tok, err := w.dec.Token()
@@ -138,11 +163,15 @@ func (w keyWalker) object(where string, depth int, rule keyRule) error {
 		if !ok {
 			return invalid(where, "not a key: %.100q", tok)
 		}
-		here := strings.TrimPrefix(where+"."+printable(key), ".")
-		if err := checkKey(here, key, rule, seen); err != nil {
+		here := join(where, key)
+		if err := w.count(here); err != nil {
 			return err
 		}
-		if err := w.value(func() string { return here }, depth, rule.below(key)); err != nil {
+		field, err := w.field(here, key, s, seen)
+		if err != nil {
+			return err
+		}
+		if err := w.value(func() string { return here }, depth, field); err != nil {
 			return err
 		}
 	}
@@ -150,9 +179,12 @@ func (w keyWalker) object(where string, depth int, rule keyRule) error {
 	return err
 }
 
-func (w keyWalker) array(where string, depth int, rule keyRule) error {
+func (w *keyWalker) array(where string, depth int, s *shape) error {
 	for i := 0; w.dec.More(); i++ {
-		if err := w.value(func() string { return fmt.Sprintf("%s[%d]", where, i) }, depth, rule); err != nil {
+		if err := w.count(where); err != nil {
+			return err
+		}
+		if err := w.value(func() string { return index(where, i) }, depth, s); err != nil {
 			return err
 		}
 	}
@@ -162,7 +194,10 @@ func (w keyWalker) array(where string, depth int, rule keyRule) error {
 
 // value walks one value. where is a function because most values are scalars
 // and their names are not needed.
-func (w keyWalker) value(where func() string, depth int, rule keyRule) error {
+func (w *keyWalker) value(where func() string, depth int, s *shape) error {
+	if s.paths {
+		return w.decodePaths(where())
+	}
 	tok, err := w.dec.Token()
 	if err != nil {
 		return invalid(where(), "%s", oneLine(err.Error()))
@@ -170,39 +205,91 @@ func (w keyWalker) value(where func() string, depth int, rule keyRule) error {
 	if _, ok := tok.(json.Delim); !ok {
 		return nil
 	}
-	if depth == maxDepth {
+	isObject := tok == json.Delim('{')
+	switch {
+	case depth == maxDepth:
 		return invalid(where(), "nested more than %d deep", maxDepth)
+	case isObject && s.elem != nil:
+		return invalid(where(), "an object, not a list")
+	case !isObject && (s.fields != nil || s.userKeys):
+		return invalid(where(), "a list, not an object")
+	case isObject:
+		return w.object(where(), depth+1, s)
+	case s.elem == nil:
+		return w.array(where(), depth+1, s)
 	}
-	if tok == json.Delim('{') {
-		return w.object(where(), depth+1, rule)
-	}
-	return w.array(where(), depth+1, rule)
+	return w.array(where(), depth+1, s.elem)
 }
 
-func checkKey(where, key string, rule keyRule, seen map[string]bool) error {
+// decodePaths decodes in one go what is too long for one token after another.
+func (w *keyWalker) decodePaths(where string) error {
+	if err := w.dec.Decode(&w.paths); err != nil {
+		return invalid(where, "%s", oneLine(err.Error()))
+	}
+	return nil
+}
+
+func (w *keyWalker) count(where string) error {
+	if w.values++; w.values > maxValues {
+		return invalid(where, "more than %d values", maxValues)
+	}
+	return nil
+}
+
+// field checks a key of an object of shape s and returns the shape of what is
+// under it.
+func (w *keyWalker) field(where, key string, s *shape, seen map[string]bool) (*shape, error) {
 	id := key
-	if rule >= foldedKeys {
+	if !s.userKeys {
 		id = fold(key)
 	}
 	if seen[id] {
-		return invalid(where, "duplicate key")
+		return nil, invalid(where, "duplicate key")
 	}
 	seen[id] = true
-	if name, ok := schemaNames[id]; ok && rule == schemaKeys && name != key {
-		return invalid(where, "misspelt key, should be %q", name)
+	if s.fields == nil {
+		return s, nil
 	}
-	return nil
+	if field, ok := s.fields[key]; ok {
+		return field, nil
+	}
+	if name, ok := s.folded[id]; ok {
+		return nil, invalid(where, "misspelt key, should be %q", name)
+	}
+	for _, r := range s.earlier {
+		if r.old == key && w.version.LessThan(r.before) {
+			return s.fields[r.new], nil
+		}
+	}
+	if len(w.warnings) <= maxWarnings {
+		w.warnings = append(w.warnings, fmt.Sprintf("unknown field %s is ignored", where))
+	}
+	return anything, nil
+}
+
+// limitWarnings cuts a list that would bury the user.
+func limitWarnings(warnings []string) []string {
+	if len(warnings) <= maxWarnings {
+		return warnings
+	}
+	return append(warnings[:maxWarnings:maxWarnings], "further warnings are left out")
 }
 
 // fold maps keys that encoding/json would take for the same ASCII name to the
 // same string: ToUpper catches U+017F (long s), ToLower U+212A (Kelvin sign).
 func fold(key string) string { return strings.ToLower(strings.ToUpper(key)) }
 
-// printable shows a key in a path, quoted if it is not plain.
-func printable(key string) string {
-	quoted := fmt.Sprintf("%.60q", key)
-	if plain := quoted[1 : len(quoted)-1]; plain == key {
+// join is the path of a key in the object at where. The key is quoted if it is
+// not plain.
+func join(where, key string) string {
+	if quoted := fmt.Sprintf("%.60q", key); key == "" || quoted[1:len(quoted)-1] != key {
+		key = quoted
+	}
+	if where == "" {
 		return key
 	}
-	return quoted
+	return where + "." + key
 }
+
+// index is the path of an element of the list at where.
+func index(where string, i int) string { return fmt.Sprintf("%s[%d]", where, i) }

@@ -40,24 +40,44 @@ func invalid(where, format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %s", ErrInvalid, where, fmt.Sprintf(format, args...))
 }
 
+// Kind is the acKind of a JSON document, "ImageManifest" or "PodManifest", and ""
+// if it has neither or is not JSON. It checks nothing else.
+func Kind(data []byte) string {
+	var doc struct {
+		ACKind string `json:"acKind"`
+	}
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return ""
+	}
+	switch types.ACKind(doc.ACKind) {
+	case schema.ImageManifestKind, schema.PodManifestKind:
+		return doc.ACKind
+	}
+	return ""
+}
+
 // ParseImage decodes and validates an image manifest (appc spec, aci.md, "Image
-// Manifest Schema"). The warnings are sentences for the user about what is
-// legal but suspicious. What it returns is normalised: paths are clean, the arch label
-// "arm64" has become "aarch64", a quantity like "1K" has become "1k".
-// Errors: ErrInvalid.
+// Manifest Schema"). The warnings are sentences for the user, one line each and
+// not many, about what is ignored, read as something else, or suspicious. What
+// it returns is normalised: mount points and the pathWhitelist are clean, the
+// arch label "arm64" has become "aarch64", a quantity like "1K" has become "1k",
+// and what early versions of the specification called otherwise has its present
+// name. Errors: ErrInvalid.
 func ParseImage(data []byte) (*schema.ImageManifest, []string, error) {
-	doc, warnings, err := decodeObject(data, imageFields)
+	doc, err := readDocument(data, imageShape)
 	if err != nil {
 		return nil, nil, err
 	}
-	var appIsolators types.Isolators
-	if doc["app"], appIsolators, err = takeAppIsolators("app", doc["app"]); err != nil {
+	app, appIsolators, err := takeAppIsolators("app", doc.fields["app"])
+	if err != nil {
 		return nil, nil, err
 	}
+	doc.fields["app"] = app
 	m := new(schema.ImageManifest)
-	if err = decode("", doc, m); err != nil {
+	if err = decode("", doc.fields, m); err != nil {
 		return nil, nil, err
 	}
+	m.PathWhitelist = doc.paths
 	if m.App != nil {
 		m.App.Isolators = appIsolators
 	}
@@ -65,7 +85,7 @@ func ParseImage(data []byte) (*schema.ImageManifest, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return m, append(warnings, more...), nil
+	return m, limitWarnings(append(doc.warnings, more...)), nil
 }
 
 // ParsePod decodes and validates a pod manifest (appc spec, pods.md). It reads
@@ -77,22 +97,22 @@ func ParseImage(data []byte) (*schema.ImageManifest, []string, error) {
 //
 // Normalisation, warnings and errors are those of ParseImage.
 func ParsePod(data []byte) (*schema.PodManifest, []string, error) {
-	doc, warnings, err := decodeObject(data, podFields)
+	doc, err := readDocument(data, podShape)
 	if err != nil {
 		return nil, nil, err
 	}
-	isolators, err := decodeIsolators("isolators", doc["isolators"])
+	isolators, err := decodeIsolators("isolators", doc.fields["isolators"])
 	if err != nil {
 		return nil, nil, err
 	}
-	delete(doc, "isolators")
-	apps, appIsolators, err := takePodIsolators(doc["apps"])
+	delete(doc.fields, "isolators")
+	apps, appIsolators, err := takePodIsolators(doc.fields["apps"])
 	if err != nil {
 		return nil, nil, err
 	}
-	doc["apps"] = apps
+	doc.fields["apps"] = apps
 	m := new(schema.PodManifest)
-	if err = decode("", doc, m); err != nil {
+	if err = decode("", doc.fields, m); err != nil {
 		return nil, nil, err
 	}
 	m.Isolators = isolators
@@ -105,7 +125,7 @@ func ParsePod(data []byte) (*schema.PodManifest, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return m, append(warnings, more...), nil
+	return m, limitWarnings(append(doc.warnings, more...)), nil
 }
 
 // MarshalImage validates and encodes an image manifest as JSON without

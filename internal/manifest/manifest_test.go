@@ -47,6 +47,13 @@ func volume(fields string) string { return pod("", `"volumes":[{`+fields+`}]`) }
 
 func port(fields string) string { return app(`"ports":[{` + fields + `}]`) }
 
+// twoPorts is a pod of two apps that have a port p, with a list of host ports.
+func twoPorts(name, list string) string {
+	own := `"app":{"user":"0","group":"0","ports":[{"name":"p","protocol":"tcp","port":1}]}`
+	second := `{"name":"` + name + `","image":{"name":"x"},` + own + `},`
+	return strings.Replace(pod(own, `"ports":[`+list+`]`), `"apps":[`, `"apps":[`+second, 1)
+}
+
 func hostPort(fields string) string { return pod("", `"ports":[{`+fields+`}]`) }
 
 func comma(fields string) string {
@@ -155,7 +162,7 @@ var imageTwins = []twin{
 	{"unknown isolator without value", isolators(`{"name":"example.com/x"}`), isolators(`{"name":"example.com/x","value":false}`), "no value"},
 	{"isolator name", isolators(isolator("a//b", "1")), isolators(isolator("a/b", "1")), "app.isolators[0].name: not an AC Identifier"},
 	{"isolator of the wrong type", isolators(isolator("os/linux/no-new-privileges", `"yes"`)), isolators(isolator("os/linux/no-new-privileges", `false`)), "app.isolators[0] (os/linux/no-new-privileges): json"},
-	{"isolators no list", app(`"isolators":{}`), app(`"isolators":null`), "app.isolators: json"},
+	{"isolators no list", app(`"isolators":{}`), app(`"isolators":null`), "app.isolators: an object, not a list"},
 	{"capabilities empty", isolators(isolator("os/linux/capabilities-retain-set", `{"set":[]}`)), isolators(isolator("os/linux/capabilities-retain-set", `{"set":["CAP_KILL"]}`)), "non-empty"},
 	{"capabilities retained and removed",
 		isolators(isolator("os/linux/capabilities-retain-set", `{"set":["A"]}`) + "," + isolator("os/linux/capabilities-remove-set", `{"set":["A"]}`)),
@@ -179,7 +186,39 @@ var imageTwins = []twin{
 	{"quantity with an exponent", isolators(isolator("resource/memory", `{"limit":"1e999999999"}`)), isolators(isolator("resource/memory", `{"limit":"1E"}`)), "not a quantity"},
 	{"quantity with exponent as a number", isolators(isolator("resource/memory", `{"limit":1e999999999}`)), isolators(isolator("resource/memory", `{"limit":1000}`)), "not a quantity"},
 	{"quantity suffix", isolators(isolator("resource/memory", `{"limit":"1X"}`)), isolators(isolator("resource/memory", `{"limit":"1.5K"}`)), "not a quantity"},
+	{"quantity misspelt", isolators(isolator("resource/memory", `{"limit":"1","Request":"1e999999999"}`)), isolators(isolator("resource/memory", `{"limit":"1","request":"1"}`)), `misspelt key "Request", should be "request"`},
+	{"created with a short hour", image(`"annotations":[{"name":"created","value":"2015-01-01T1:00:00Z"}]`), image(`"annotations":[{"name":"created","value":"2015-01-01T01:00:00.5+01:00"}]`), "annotations[0].value: not a date"},
+	{"created with a comma", image(`"annotations":[{"name":"created","value":"2015-01-01T01:00:00,5Z"}]`), image(`"annotations":[{"name":"created","value":"2015-01-01T01:00:00.5Z"}]`), "annotations[0].value: not a date"},
+	{"dependency size too large", image(`"dependencies":[{"imageName":"a","size":9223372036854775808}]`), image(`"dependencies":[{"imageName":"a","size":9223372036854775807}]`), "dependencies[0].size: out of range"},
+	{"dependency label twice", image(`"dependencies":[{"imageName":"a","labels":[{"name":"a","value":"1"},{"name":"a","value":"1"}]}]`), image(`"dependencies":[{"imageName":"a","labels":[{"name":"a","value":"1"}]}]`), "duplicate labels"},
+	{"environment as before 0.3", app(`"environment":{"PATH":"/bin"}`), app(`"environment":[{"name":"PATH","value":"/bin"}]`), "app.environment: an object, not a list"},
+	{"known field in another place", app(`"mountpoints":[]`), app(`"Volumes":[]`), `should be "mountPoints"`},
+	{"key repeated in an unknown field", image(`"x":{"a":1,"A":1}`), image(`"x":{"a":1,"b":1}`), "x.A: duplicate key"},
 	{"block-iops not default", isolators(isolator("resource/block-iops", `{"limit":"1"}`)), isolators(isolator("resource/block-iops", `{"default":true,"limit":"1"}`)), "default must be true"},
+}
+
+// manyTwins are large, so they are made when they are needed.
+func manyTwins() []twin {
+	return []twin{
+		{"dependencies", image(`"dependencies":[` + repeat(`{"imageName":"a"}`, 257) + `]`), image(`"dependencies":[` + repeat(`{"imageName":"a"}`, 256) + `]`), "dependencies: more than 256"},
+		{"labels", image(`"labels":[` + repeat(`{}`, maxValues) + `]`), image(`"labels":[]`), "labels: more than 131072 values"},
+		{"user labels", app(`"userLabels":{` + keys(maxValues) + `}`), app(`"userLabels":{` + keys(maxValues-100) + `}`), ": more than 131072 values"},
+		{"paths", image(`"pathWhitelist":[` + repeat(`"/"`, maxPaths+1) + `]`), image(`"pathWhitelist":[` + repeat(`"/"`, maxPaths) + `]`), "pathWhitelist: more than 2097152 entries"},
+		{"bytes", image(`"annotations":[{"name":"a","value":"` + strings.Repeat("<", maxRest) + `"}]`), image(`"pathWhitelist":["/` + strings.Repeat("<", maxRest) + `"]`), "larger than 4194304 bytes besides"},
+		{"nulls", image(`"x":[` + repeat(`null`, maxValues) + `]`), image(`"pathWhitelist":[` + repeat(`"/"`, maxValues+1) + `]`), "x: more than 131072 values"},
+	}
+}
+
+// repeat is a list of n times the same.
+func repeat(s string, n int) string { return strings.Repeat(s+",", n-1) + s }
+
+// keys are n keys and values.
+func keys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `"%x":"",`, i)
+	}
+	return strings.TrimSuffix(b.String(), ",")
 }
 
 var podTwins = []twin{
@@ -189,8 +228,8 @@ var podTwins = []twin{
 	{"no apps", `{"acKind":"PodManifest","acVersion":"0.8.11"}`, pod("", ""), "apps: empty"},
 	{"empty apps", `{"acKind":"PodManifest","acVersion":"0.8.11","apps":[]}`, pod("", ""), "apps: empty"},
 	{"app null", `{"acKind":"PodManifest","acVersion":"0.8.11","apps":[null]}`, pod("", ""), "apps[0]: null"},
-	{"apps no list", `{"acKind":"PodManifest","acVersion":"0.8.11","apps":{}}`, pod("", ""), "apps: json"},
-	{"app no object", pod(`"app":[]`, ""), pod(`"app":null`, ""), "apps[0].app: json"},
+	{"apps no list", `{"acKind":"PodManifest","acVersion":"0.8.11","apps":{}}`, pod("", ""), "apps: an object, not a list"},
+	{"app no object", pod(`"app":[]`, ""), pod(`"app":null`, ""), "apps[0].app: a list, not an object"},
 	{"app name", strings.Replace(pod("", ""), `"a"`, `"a--b"`, 1), pod("", ""), "apps[0].name: not an AC Name"},
 	{"app name is an identifier", strings.Replace(pod("", ""), `"a"`, `"a/b"`, 1), pod("", ""), "ACName"},
 	{"app twice", strings.Replace(pod("", ""), `[{"name"`, `[{"name":"a","image":{"name":"x"}},{"name"`, 1), strings.Replace(pod("", ""), `[{"name"`, `[{"name":"b","image":{"name":"x"}},{"name"`, 1), "duplicate apps"},
@@ -213,6 +252,8 @@ var podTwins = []twin{
 		pod(`"mounts":[{"volume":"a","path":"/a","appVolume":{"name":"a","kind":"host","source":"/a"}}]`, ""), `apps[0].mounts[0].appVolume.source`},
 	{"app annotation", pod(`"annotations":[{"name":"a//b","value":""}]`, ""), pod(`"annotations":[{"name":"jetpack/image-uuid","value":""}]`, ""), "apps[0].annotations[0].name"},
 	{"annotation", pod("", `"annotations":[{"name":"a//b","value":""}]`), pod("", `"annotations":[{"name":"jetpack/jail.conf/x_y","value":""}]`), "annotations[0].name"},
+	{"port of two apps", twoPorts("b", `{"name":"p","hostPort":1}`), twoPorts("b", `{"name":"p","hostPort":1,"podPort":{"name":"p","protocol":"tcp","port":1}}`), "ports[0].name: the apps b and a both have a port p"},
+	{"container runtime manifest", strings.Replace(pod("", ""), "PodManifest", "ContainerRuntimeManifest", 1), pod("", ""), "bad ACKind: ContainerRuntimeManifest"},
 	{"volume kind", volume(`"name":"a","kind":"tmp"`), volume(`"name":"a","kind":"empty"`), "unrecognized volume kind"},
 	{"volume name", volume(`"name":"a--b","kind":"empty"`), volume(`"name":"a-b","kind":"empty"`), "volumes[0].name"},
 	{"volume twice", pod("", `"volumes":[{"name":"a","kind":"empty"},{"name":"a","kind":"empty"}]`), pod("", `"volumes":[{"name":"a","kind":"empty"},{"name":"b","kind":"empty"}]`), "duplicate volume"},
@@ -236,7 +277,7 @@ var podTwins = []twin{
 	{"host IP version 6", hostPort(`"name":"a","hostPort":1,"hostIP":"::1"`), hostPort(`"name":"a","hostPort":1,"hostIP":"127.0.0.1"`), "ports[0].hostIP: not an IPv4"},
 	{"isolator without value", pod("", `"isolators":[{"name":"example.com/x"}]`), pod("", `"isolators":[{"name":"example.com/x","value":1}]`), "isolators[0] (example.com/x): no value"},
 	{"sysctl twice", pod("", `"isolators":[{"name":"os/unix/sysctl","value":{}},{"name":"os/unix/sysctl","value":{}}]`), pod("", `"isolators":[{"name":"os/unix/sysctl","value":{"A":"1","b":"2"}}]`), "more than one os/unix/sysctl"},
-	{"user annotation not a string", pod("", `"userAnnotations":{"a":[]}`), pod("", `"userAnnotations":{"a":"","A":""}`), "cannot unmarshal"},
+	{"user annotation not a string", pod("", `"userAnnotations":{"a":1}`), pod("", `"userAnnotations":{"a":"","A":""}`), "cannot unmarshal"},
 }
 
 func TestParse(t *testing.T) {
@@ -246,6 +287,7 @@ func TestParse(t *testing.T) {
 		twins []twin
 	}{
 		{"image", func(b []byte) error { _, _, err := ParseImage(b); return err }, imageTwins},
+		{"many", func(b []byte) error { _, _, err := ParseImage(b); return err }, manyTwins()},
 		{"pod", func(b []byte) error { _, _, err := ParsePod(b); return err }, podTwins},
 	}
 	for _, p := range parsers {
@@ -271,7 +313,14 @@ func TestWarnings(t *testing.T) {
 		name, doc, want string
 	}{
 		{"nothing", image(""), ""},
-		{"unknown field", image(`"bogus":1`), `unknown field "bogus" is ignored`},
+		{"unknown field", image(`"bogus":1`), `unknown field bogus is ignored`},
+		{"terminal escape", image(`"\u001b[2J":1`), `unknown field "\x1b[2J" is ignored`},
+		{"newline", app(`"a\nb":1`), `unknown field app."a\nb" is ignored`},
+		{"right to left", image(`"a\u202eb":1`), `unknown field "a\u202eb" is ignored`},
+		{"empty key", image(`"":1`), `unknown field "" is ignored`},
+		{"long key", image(`"` + strings.Repeat("k", 61) + `":1`), `unknown field "` + strings.Repeat("k", 60) + `" is ignored`},
+		{"isolator value", isolators(isolator("resource/cpu", `{"limit":"1","x":1}`)), ""},
+		{"old name in 0.6", strings.Replace(image(`"dependencies":[{"imageName":"a","app":"a"}]`), "0.8.11", "0.6.0", 1), "unknown field dependencies[0].app is ignored"},
 		{"newer version", strings.Replace(image(""), "0.8.11", "0.9.0", 1), "acVersion"},
 		{"newer patch", strings.Replace(image(""), "0.8.11", "0.8.12+git", 1), ""},
 		{"limit twice", isolators(isolator("resource/cpu", `{"limit":"1"}`) + "," + isolator("resource/cpu", `{"limit":"2"}`) + "," + isolator("resource/cpu", `{"limit":"3"}`)), "app.isolators: several resource/cpu"},
@@ -288,8 +337,28 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+func TestVolumeWarnings(t *testing.T) {
+	for _, tt := range []struct {
+		name, doc string
+		want      []string
+	}{
+		{"empty", volume(`"name":"a","kind":"empty","readOnly":true`), nil},
+		{"empty and recursive", volume(`"name":"a","kind":"empty","recursive":true`), []string{"volumes[0].recursive is ignored, the volume is empty"}},
+		{"host", volume(`"name":"a","kind":"host","source":"/a","recursive":true,"readOnly":true`), nil},
+		{"mount's", pod(`"mounts":[{"volume":"a","path":"/a","appVolume":{"name":"a","kind":"empty","recursive":false}}]`, ""),
+			[]string{"apps[0].mounts[0].appVolume.recursive is ignored, the volume is empty"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, warnings, err := ParsePod([]byte(tt.doc)); err != nil || !slices.Equal(warnings, tt.want) {
+				t.Errorf("warnings %q, %v, want %q", warnings, err, tt.want)
+			}
+		})
+	}
+}
+
 func TestParseNormalises(t *testing.T) {
 	m, _, err := ParseImage([]byte(image(`"labels":[{"name":"os","value":"linux"},{"name":"arch","value":"arm64"}],
+		"pathWhitelist":["/a//b/","/c","/c"],
 		"app":{"exec":[],"user":"0","group":"0","mountPoints":[{"name":"a","path":"/a//b/"}],
 		"isolators":[{"name":"resource/memory","value":{"limit":"1K","request":"1Ki"}}]}`)))
 	if err != nil {
@@ -297,6 +366,9 @@ func TestParseNormalises(t *testing.T) {
 	}
 	if arch, _ := m.GetLabel("arch"); arch != "aarch64" {
 		t.Errorf("arch %q", arch)
+	}
+	if !slices.Equal(m.PathWhitelist, []string{"/a/b", "/c", "/c"}) {
+		t.Errorf("pathWhitelist %q", m.PathWhitelist)
 	}
 	if p := m.App.MountPoints[0].Path; p != "/a/b" {
 		t.Errorf("path %q", p)
@@ -430,6 +502,9 @@ func TestMarshalRefuses(t *testing.T) {
 }
 
 func FuzzParseImage(f *testing.F) {
+	for _, tt := range earlyImages {
+		f.Add([]byte(tt.old))
+	}
 	for _, tt := range imageTwins {
 		if len(tt.bad) < 4096 {
 			f.Add([]byte(tt.bad))
@@ -437,7 +512,8 @@ func FuzzParseImage(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m, _, err := ParseImage(data)
+		m, warnings, err := ParseImage(data)
+		checkWarnings(t, warnings)
 		if err != nil {
 			if !errors.Is(err, ErrInvalid) {
 				t.Fatalf("not ErrInvalid: %v", err)
@@ -448,9 +524,9 @@ func FuzzParseImage(f *testing.F) {
 		if err != nil {
 			t.Fatalf("valid but cannot be written: %v", err)
 		}
-		again, _, err := ParseImage(once)
-		if err != nil {
-			t.Fatal(err)
+		again, warnings, err := ParseImage(once)
+		if err != nil || slices.ContainsFunc(warnings, isEarly) {
+			t.Fatal(err, warnings)
 		}
 		if twice, err := MarshalImage(again); err != nil || !bytes.Equal(once, twice) {
 			t.Fatalf("%v\n%s\n%s", err, once, twice)
@@ -459,13 +535,17 @@ func FuzzParseImage(f *testing.F) {
 }
 
 func FuzzParsePod(f *testing.F) {
+	for _, tt := range earlyPods {
+		f.Add([]byte(tt.old))
+	}
 	f.Add([]byte(fullPod))
 	for _, tt := range podTwins {
 		f.Add([]byte(tt.bad))
 		f.Add([]byte(tt.good))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m, _, err := ParsePod(data)
+		m, warnings, err := ParsePod(data)
+		checkWarnings(t, warnings)
 		if err != nil {
 			if !errors.Is(err, ErrInvalid) {
 				t.Fatalf("not ErrInvalid: %v", err)
@@ -484,9 +564,9 @@ func FuzzParsePod(f *testing.F) {
 		if !json.Valid(once) || bytes.Contains(once, []byte(`"volumes":null`)) {
 			t.Fatalf("%s", once)
 		}
-		again, _, err := ParsePod(once)
-		if err != nil {
-			t.Fatal(err)
+		again, warnings, err := ParsePod(once)
+		if err != nil || slices.ContainsFunc(warnings, isEarly) {
+			t.Fatal(err, warnings)
 		}
 		if twice, err := MarshalPod(again); err != nil || !bytes.Equal(once, twice) {
 			t.Fatalf("%v\n%s\n%s", err, once, twice)

@@ -5,7 +5,6 @@ import (
 	"math"
 	"path"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -18,8 +17,12 @@ import (
 // maxID is the greatest user or group ID; the one above means "none" in chown(2).
 const maxID = math.MaxUint32 - 1
 
+// maxDependencies is the most dependencies that one image has.
+const maxDependencies = 256
+
 var (
 	idPattern   = regexp.MustCompile(`^[0-9a-f]{128}$`)
+	datePattern = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$`)
 	modePattern = regexp.MustCompile(`^[0-7]{3,5}$`)
 )
 
@@ -38,6 +41,9 @@ func checkImage(m *schema.ImageManifest) ([]string, error) {
 	if err = checkAnnotations("annotations", m.Annotations); err != nil {
 		return nil, err
 	}
+	if len(m.Dependencies) > maxDependencies {
+		return nil, invalid("dependencies", "more than %d", maxDependencies)
+	}
 	for i, d := range m.Dependencies {
 		if err = checkDependency(fmt.Sprintf("dependencies[%d]", i), d); err != nil {
 			return nil, err
@@ -47,6 +53,7 @@ func checkImage(m *schema.ImageManifest) ([]string, error) {
 		if err = checkPath(p); err != nil {
 			return nil, invalid(fmt.Sprintf("pathWhitelist[%d]", i), "%s", err)
 		}
+		m.PathWhitelist[i] = path.Clean(p)
 	}
 	if m.App == nil {
 		return warnings, nil
@@ -73,14 +80,19 @@ func checkPod(m *schema.PodManifest) ([]string, error) {
 		warnings = append(warnings, more...)
 	}
 	for i := range m.Volumes {
-		if err = checkVolume(fmt.Sprintf("volumes[%d]", i), &m.Volumes[i]); err != nil {
+		here := index("volumes", i)
+		if err = checkVolume(here, &m.Volumes[i]); err != nil {
 			return nil, err
 		}
+		warnings = append(warnings, volumeWarnings(here, m.Volumes[i])...)
 	}
 	if err = checkAnnotations("annotations", m.Annotations); err != nil {
 		return nil, err
 	}
 	if err = checkExposedPorts(m.Ports); err != nil {
+		return nil, err
+	}
+	if err = checkPortOwners(m); err != nil {
 		return nil, err
 	}
 	more, err := checkIsolatorSet("isolators", m.Isolators)
@@ -111,17 +123,22 @@ func checkRuntimeApp(where string, a *schema.RuntimeApp) (warnings []string, err
 		return nil, err
 	}
 	for i := range a.Mounts {
-		if err := checkMount(fmt.Sprintf("%s.mounts[%d]", where, i), &a.Mounts[i]); err != nil {
+		here := index(where+".mounts", i)
+		if err := checkMount(here, &a.Mounts[i]); err != nil {
 			return nil, err
+		}
+		if v := a.Mounts[i].AppVolume; v != nil {
+			warnings = append(warnings, volumeWarnings(here+".appVolume", *v)...)
 		}
 	}
 	if err := checkAnnotations(where+".annotations", a.Annotations); err != nil {
 		return nil, err
 	}
 	if a.App == nil {
-		return nil, nil
+		return warnings, nil
 	}
-	return checkApp(where+".app", a.App)
+	more, err := checkApp(where+".app", a.App)
+	return append(warnings, more...), err
 }
 
 func checkRuntimeImage(where string, image schema.RuntimeImage) error {
@@ -183,6 +200,14 @@ func checkVolume(where string, v *types.Volume) error {
 	return nil
 }
 
+// volumeWarnings: recursion is for volumes of kind host (appc spec, pods.md).
+func volumeWarnings(where string, v types.Volume) []string {
+	if v.Kind == "empty" && v.Recursive != nil {
+		return []string{where + ".recursive is ignored, the volume is empty"}
+	}
+	return nil
+}
+
 func checkExposedPorts(ports []types.ExposedPort) error {
 	seen := map[types.ACName]bool{}
 	for i, p := range ports {
@@ -206,6 +231,31 @@ func checkExposedPorts(ports []types.ExposedPort) error {
 		}
 		if err := checkPortRange(p.HostPort, count); err != nil {
 			return invalid(where+".hostPort", "%s", err)
+		}
+	}
+	return nil
+}
+
+// checkPortOwners: the name of an exposed port means the port of that name of
+// one app (appc spec, pods.md, "ports"). Apps of the images are not known here.
+func checkPortOwners(m *schema.PodManifest) error {
+	owner := map[types.ACName]types.ACName{}
+	ambiguous := map[types.ACName]types.ACName{}
+	for _, a := range m.Apps {
+		if a.App == nil {
+			continue
+		}
+		for _, p := range a.App.Ports {
+			if _, ok := owner[p.Name]; ok {
+				ambiguous[p.Name] = a.Name
+				continue
+			}
+			owner[p.Name] = a.Name
+		}
+	}
+	for i, p := range m.Ports {
+		if other, ok := ambiguous[p.Name]; ok && p.PodPort == nil {
+			return invalid(index("ports", i)+".name", "the apps %s and %s both have a port %s", owner[p.Name], other, p.Name)
 		}
 	}
 	return nil
@@ -332,6 +382,9 @@ func checkDependency(where string, d types.Dependency) error {
 			return err
 		}
 	}
+	if uint64(d.Size) > math.MaxInt64 {
+		return invalid(where+".size", "out of range: %d", d.Size)
+	}
 	return checkLabels(where+".labels", d.Labels)
 }
 
@@ -350,10 +403,16 @@ func checkLabels(where string, labels types.Labels) error {
 	return nil
 }
 
+// checkAnnotations is stricter about dates than the library, which takes
+// "T1:00:00,5Z".
 func checkAnnotations(where string, annotations types.Annotations) error {
 	for i, a := range annotations {
-		if err := checkIdentifier(fmt.Sprintf("%s[%d].name", where, i), string(a.Name)); err != nil {
+		here := index(where, i)
+		if err := checkIdentifier(here+".name", string(a.Name)); err != nil {
 			return err
+		}
+		if a.Name == "created" && !datePattern.MatchString(a.Value) {
+			return invalid(here+".value", "not a date of RFC 3339: %.100q", a.Value)
 		}
 	}
 	return nil
@@ -398,8 +457,11 @@ func checkPath(p string) error {
 		return fmt.Errorf("not absolute: %.200q", p)
 	case strings.ContainsRune(p, 0):
 		return fmt.Errorf("NUL in a path: %.200q", p)
-	case slices.Contains(strings.Split(p, "/"), ".."):
-		return fmt.Errorf(`".." in a path: %.200q`, p)
+	}
+	for name := range strings.SplitSeq(p, "/") {
+		if name == ".." {
+			return fmt.Errorf(`".." in a path: %.200q`, p)
+		}
 	}
 	return nil
 }
