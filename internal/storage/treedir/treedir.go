@@ -327,8 +327,14 @@ func (t *Trees) rename(ctx context.Context, from, to string) error {
 		return err
 	}
 	defer unlock()
-	if _, err := t.removable(from); err != nil {
+	rec, err := t.removable(from)
+	if err != nil {
 		return err
+	}
+	if !rec.Sealed { // sealing has written it out
+		if err := syncRecord(t.Dir(from)); err != nil {
+			return err
+		}
 	}
 	if err := t.vacate(to); err != nil {
 		return err
@@ -347,6 +353,17 @@ func (t *Trees) rename(ctx context.Context, from, to string) error {
 		}
 	}
 	return nil
+}
+
+// syncRecord makes a tree's record durable: without it the tree would be partial
+// after a power failure, whatever has been written to it since.
+func syncRecord(dir string) (err error) {
+	f, err := os.Open(filepath.Join(dir, recordFile))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return errors.Join(f.Sync(), atomicfile.SyncDir(dir))
 }
 
 // removable loads the record of a tree that is not mounted and has no clones.
