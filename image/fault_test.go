@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"testing"
@@ -33,30 +35,107 @@ func init() { reexec.Register("image-to-be-killed", killed) }
 // maxOps is more operations than anything here needs.
 const maxOps = 100
 
+// errLeft: the image is in, and something is left, of which there was a warning.
+var errLeft = fmt.Errorf("%w: %w", imagetest.ErrFault, syscall.ENOSPC)
+
 // action is something that may fail at any of its operations.
 type action struct {
 	name string
-	// imported: the image is there beforehand.
-	imported bool
-	do       func(ctx context.Context, p *place, raw []byte) error
-	// after are the images when the action has succeeded.
-	after int
+	// before are the images that are imported beforehand, after how many there are
+	// when the action has succeeded.
+	before []string
+	after  int
+	do     func(ctx context.Context, p *place) error
 }
 
+// archives are the images that actions work with.
+var archives = func() map[string][]byte {
+	t := new(testing.B) // only to report what cannot go wrong
+	return map[string][]byte{
+		"base": acitest.Image(t, "example.com/base", acitest.WithFile("/bin/a", "a"), acitest.WithFile("/bin/b", "b")),
+		"lib":  acitest.Image(t, "example.com/lib", acitest.WithFile("/lib/l", "l")),
+		"app": acitest.Image(t, "example.com/app", acitest.WithFile("/app", "app"),
+			acitest.WithField(`"dependencies":[{"imageName":"example.com/base"},{"imageName":"example.com/lib"}]`),
+			acitest.WithField(`"pathWhitelist":["/bin/a","/lib/l","/app"]`)),
+	}
+}()
+
 var actions = []action{
-	{"import", false, importRaw, 1},
-	{"import again", true, importRaw, 1},
-	{"remove", true, func(ctx context.Context, p *place, _ []byte) error {
+	{"import", nil, 1, func(ctx context.Context, p *place) error { return p.load(ctx, "base") }},
+	{"import again", []string{"base"}, 1, func(ctx context.Context, p *place) error { return p.load(ctx, "base") }},
+	{"import with dependencies", []string{"base", "lib"}, 3, func(ctx context.Context, p *place) error { return p.load(ctx, "app") }},
+	{"remove", []string{"base"}, 0, func(ctx context.Context, p *place) error {
 		images, err := p.List(ctx)
 		if err != nil || len(images) == 0 {
 			return err
 		}
 		return p.Remove(ctx, images[0].ID)
-	}, 0},
+	}},
+	{"tag", []string{"base"}, 1, func(ctx context.Context, p *place) error {
+		img, err := p.Find(ctx, "example.com/base")
+		if err != nil {
+			return err
+		}
+		if _, err := p.Tag(ctx, img.ID, "demo/x:1"); err != nil {
+			return err
+		}
+		return p.Untag(ctx, "demo/x:1")
+	}},
+	{"verify", []string{"base", "lib", "app"}, 3, func(ctx context.Context, p *place) error {
+		img, err := p.Find(ctx, "example.com/app")
+		if err != nil {
+			return err
+		}
+		changes, err := aci.Verify(ctx, p.Store, img, roomy, true)
+		if len(changes) > 0 {
+			return fmt.Errorf("verified as changed: %v", changes)
+		}
+		return err
+	}},
+}
+
+// load imports an archive by its name.
+func (p *place) load(ctx context.Context, name string) error {
+	return importRaw(ctx, p, archives[name])
+}
+
+// template is a root with the images that an action needs, to be copied: importing
+// them each time would take most of the time.
+func (a action) template(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	p := openPlace(t, root, func(d storage.Driver) storage.Driver { return d })
+	for _, name := range a.before {
+		if err := p.load(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+// fresh is a copy of a template.
+func fresh(t *testing.T, template string) (root string) {
+	t.Helper()
+	root = filepath.Join(t.TempDir(), "root")
+	if out, err := exec.Command("cp", "-a", template, root).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return root
+}
+
+// faulty is a place where operations of the driver and steps of the store can fail.
+func faulty(t *testing.T, root string, faults *imagetest.Faults) *place {
+	t.Helper()
+	p := openPlace(t, root, func(d storage.Driver) storage.Driver { return imagetest.Driver(d, faults) })
+	p.Points = faults
+	return p
 }
 
 func importRaw(ctx context.Context, p *place, raw []byte) error {
-	_, _, err := aci.Import(ctx, p.Store, bytes.NewReader(raw), aci.ImportOptions{Limits: roomy})
+	_, warnings, err := aci.Import(ctx, p.Store, bytes.NewReader(raw), aci.ImportOptions{Limits: roomy})
+	if err == nil && len(warnings) > 0 {
+		return errLeft
+	}
 	return err
 }
 
@@ -75,11 +154,11 @@ func (p *place) ids(t *testing.T) (ids []image.ID) {
 
 // recovers checks that after a failure the debris can be removed, that then
 // everything there is, is whole, and that the action can be done.
-func (a action) recovers(t *testing.T, p *place, raw []byte) {
+func (a action) recovers(t *testing.T, p *place) {
 	t.Helper()
 	p.clean(t)
 	p.holdsOnly(t, p.ids(t)...)
-	if err := a.do(t.Context(), p, raw); err != nil {
+	if err := a.do(t.Context(), p); err != nil {
 		t.Errorf("once more: %v", err)
 	}
 	p.holdsOnly(t, p.ids(t)...)
@@ -90,11 +169,12 @@ func (a action) recovers(t *testing.T, p *place, raw []byte) {
 
 func TestFaults(t *testing.T) {
 	testenv.Root(t)
-	raw := acitest.Image(t, "example.com/a", acitest.WithFile("/bin/a", "a"))
+	all := new(imagetest.Faults)
 	for _, a := range actions {
-		for _, mode := range []imagetest.Mode{imagetest.Before, imagetest.After, imagetest.Onwards} {
+		for _, mode := range []imagetest.Mode{imagetest.Before, imagetest.After, imagetest.Onwards, imagetest.Full} {
 			t.Run(fmt.Sprintf("%s/%s", a.name, mode), func(t *testing.T) {
-				for k := 1; a.fail(t, mode, k, raw); k++ {
+				template := a.template(t)
+				for k := 1; a.fail(t, template, all, mode, k); k++ {
 					if k == maxOps {
 						t.Fatal("no end of operations")
 					}
@@ -102,19 +182,25 @@ func TestFaults(t *testing.T) {
 			})
 		}
 	}
+	// Every step that the sources name was made to fail.
+	for _, dir := range []string{".", "aci"} {
+		steps, err := imagetest.Steps(dir)
+		if err != nil || len(steps) == 0 {
+			t.Fatal(steps, err)
+		}
+		for _, step := range steps {
+			if !all.Seen(step) {
+				t.Errorf("step %q was never driven", step)
+			}
+		}
+	}
 }
 
 // fail fails operation k of an action; false when there are less.
-func (a action) fail(t *testing.T, mode imagetest.Mode, k int, raw []byte) bool {
-	faults := new(imagetest.Faults)
-	p := openPlace(t, t.TempDir(), func(d storage.Driver) storage.Driver { return imagetest.Driver(d, faults) })
-	if a.imported {
-		if err := importRaw(t.Context(), p, raw); err != nil {
-			t.Fatal(err)
-		}
-	}
+func (a action) fail(t *testing.T, template string, faults *imagetest.Faults, mode imagetest.Mode, k int) bool {
+	p := faulty(t, fresh(t, template), faults)
 	faults.Arm(mode, k)
-	err := a.do(t.Context(), p, raw)
+	err := a.do(t.Context(), p)
 	failed := faults.Disarm()
 	if failed == "" {
 		if err != nil {
@@ -125,10 +211,13 @@ func (a action) fail(t *testing.T, mode imagetest.Mode, k int, raw []byte) bool 
 	if !errors.Is(err, imagetest.ErrFault) {
 		t.Errorf("%s failed: got error %v", failed, err)
 	}
-	if n := len(p.ids(t)); a.imported && a.after > 0 && n != 1 {
-		t.Errorf("%s failed: the image is gone", failed)
+	if mode == imagetest.Full && !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("%s failed: the error does not say that the disk is full: %v", failed, err)
 	}
-	a.recovers(t, p, raw)
+	if n := len(p.ids(t)); a.after >= len(a.before) && n < len(a.before) {
+		t.Errorf("%s failed: %d images are left", failed, n)
+	}
+	a.recovers(t, p)
 	if t.Failed() {
 		t.Fatalf("after operation %d: %s", k, failed)
 	}
@@ -158,12 +247,15 @@ func TestFailedImportLeavesNothing(t *testing.T) {
 		t.Run("fault "+string(mode), func(t *testing.T) {
 			for k := 1; k < maxOps; k++ {
 				faults := new(imagetest.Faults)
-				p := openPlace(t, t.TempDir(), func(d storage.Driver) storage.Driver { return imagetest.Driver(d, faults) })
+				p := faulty(t, t.TempDir(), faults)
 				faults.Arm(mode, k)
 				err := importRaw(t.Context(), p, raw)
 				failed := faults.Disarm()
 				if failed == "" {
 					return
+				}
+				if errors.Is(err, errLeft) {
+					continue
 				}
 				if err == nil {
 					t.Errorf("%s failed, and the import did not", failed)
@@ -178,7 +270,7 @@ func TestFailedImportLeavesNothing(t *testing.T) {
 }
 
 // killed does an action in a process that is killed at one of its operations:
-// image-to-be-killed ROOT ACTION K ARCHIVE.
+// image-to-be-killed ROOT ACTION K.
 func killed() {
 	fail := func(err error) {
 		if err != nil {
@@ -188,32 +280,27 @@ func killed() {
 	}
 	k, err := strconv.Atoi(os.Args[3])
 	fail(err)
-	raw, err := os.ReadFile(os.Args[4])
-	fail(err)
 	driver, err := plaindir.Open(os.Args[1] + "/storage")
 	fail(err)
 	faults := new(imagetest.Faults)
 	store, err := image.Open(os.Args[1]+"/images", imagetest.Driver(driver, faults))
 	fail(err)
+	store.Points = faults
 	p := &place{Store: store, dir: os.Args[1] + "/images", driver: driver}
 	faults.Arm(imagetest.Kill, k)
 	for _, a := range actions {
 		if a.name == os.Args[2] {
-			fail(a.do(context.Background(), p, raw))
+			fail(a.do(context.Background(), p))
 		}
 	}
 }
 
 func TestKill(t *testing.T) {
 	testenv.Root(t)
-	raw := acitest.Image(t, "example.com/a", acitest.WithFile("/bin/a", "a"))
-	archive := t.TempDir() + "/a.aci"
-	if err := os.WriteFile(archive, raw, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	for _, a := range actions {
 		t.Run(a.name, func(t *testing.T) {
-			for k := 1; a.kill(t, k, archive, raw); k++ {
+			template := a.template(t)
+			for k := 1; a.kill(t, template, k); k++ {
 				if k == maxOps {
 					t.Fatal("no end of operations")
 				}
@@ -223,15 +310,10 @@ func TestKill(t *testing.T) {
 }
 
 // kill kills a process at operation k of an action; false when there are less.
-func (a action) kill(t *testing.T, k int, archive string, raw []byte) bool {
-	root := t.TempDir()
+func (a action) kill(t *testing.T, template string, k int) bool {
+	root := fresh(t, template)
 	p := openPlace(t, root, func(d storage.Driver) storage.Driver { return d })
-	if a.imported {
-		if err := importRaw(t.Context(), p, raw); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := reexec.Command("image-to-be-killed", root, a.name, strconv.Itoa(k), archive)
+	cmd := reexec.Command("image-to-be-killed", root, a.name, strconv.Itoa(k))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	err := cmd.Run()
@@ -241,7 +323,7 @@ func (a action) kill(t *testing.T, k int, archive string, raw []byte) bool {
 	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
 		t.Fatalf("operation %d: %v: %s", k, err, stderr.Bytes())
 	}
-	a.recovers(t, p, raw)
+	a.recovers(t, p)
 	if t.Failed() {
 		t.Fatalf("killed at operation %d", k)
 	}

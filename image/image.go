@@ -23,6 +23,10 @@ var (
 	ErrAmbiguous = errors.New("ambiguous image ID")
 	// ErrInUse: a pod or another image depends on the image.
 	ErrInUse = errors.New("image is in use")
+	// ErrMismatch: an image is not the one that was asked for.
+	ErrMismatch = errors.New("not the image that is meant")
+	// ErrTooDeep: an image is made of too many others.
+	ErrTooDeep = errors.New("too many dependencies")
 	// ErrUntrusted: no signature by a trusted key vouches for the image.
 	ErrUntrusted = errors.New("no trusted signature")
 	// ErrNotInitialized: there is no store where one was expected.
@@ -62,6 +66,22 @@ type Image struct {
 	Compression string `json:"compression"`
 	// Insecure lists the checks that were waived when it was admitted: "signature".
 	Insecure []string `json:"insecure"`
+	// Dependencies are the images that it was made of, in its manifest's order.
+	Dependencies []ID `json:"dependencies,omitempty"`
+	// Tags are its further names here, sorted. They are no part of its entry.
+	Tags []string `json:"-"`
 
 	parsed *schema.ImageManifest
 }
+
+// Name is the image's name.
+func (i *Image) Name() string { return string(i.parsed.Name) }
+
+// Label is the value of a label, or "".
+func (i *Image) Label(name string) string {
+	v, _ := i.parsed.GetLabel(name)
+	return v
+}
+
+// Parsed is the manifest. It is shared: not to be changed.
+func (i *Image) Parsed() *schema.ImageManifest { return i.parsed }

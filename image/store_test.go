@@ -74,8 +74,11 @@ func labels(pairs ...string) string {
 // draft begins an image with a file in its tree.
 func (p *place) draft(t *testing.T) *image.Draft {
 	t.Helper()
-	d, err := p.Begin(t.Context(), 0)
+	d, err := p.Begin(t.Context())
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.MakeRoot(t.Context(), nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -750,13 +753,13 @@ func TestDebris(t *testing.T) {
 	makeFiles(t, p, "lost+found") // of who made the file system
 	want := []string{
 		"index entry \"" + string(id("cc")) + "\": image is damaged",
+		"tree imports/5b1d5f0c-0000-4000-8000-000000000001",
+		"tree imports/5b1d5f0c-0000-4000-8000-000000000002",
 		"directory " + filepath.Join(p.dir, ".import-5b1d5f0c-0000-4000-8000-000000000001"),
 		"directory " + filepath.Join(p.dir, string(id("d1"))),
 		"directory " + filepath.Join(p.dir, string(id("d3"))),
 		"tree " + image.Tree(id("d2")),
 		"tree " + image.Tree(id("d3")),
-		"tree imports/5b1d5f0c-0000-4000-8000-000000000001",
-		"tree imports/5b1d5f0c-0000-4000-8000-000000000002",
 		"image " + id("bb").Short() + " has lost its tree",
 	}
 	got := p.debris(t)

@@ -73,54 +73,66 @@ type Result struct {
 // manifest may be the last entry (actool writes it last). It uncompresses at
 // most what an image within the limits can have.
 func ReadManifest(ctx context.Context, r io.Reader, l layer.Limits) (m Manifest, err error) {
-	s, err := open(ctx, r, l)
+	uncompressed, _, err := Decompress(withContext(ctx, r))
 	if err != nil {
 		return Manifest{}, fmt.Errorf("read image manifest: %w", err)
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
-	m, err = s.findManifest()
+	defer func() { err = errors.Join(err, uncompressed.Close()) }()
+	m, err = newStream(withContext(ctx, uncompressed), l).findManifest()
 	if err != nil {
 		return Manifest{}, fmt.Errorf("read image manifest: %w", err)
 	}
 	return m, nil
 }
 
-// Extract reads an image file, compressed or not, to its end, validates it as a
-// whole and applies what is below rootfs to the existing, empty directory
-// rootfs. After an error that directory is to be thrown away.
-func Extract(ctx context.Context, r io.Reader, rootfs string, l layer.Limits) (result Result, err error) {
-	s, err := open(ctx, r, l)
+// Validate reads an image file, compressed or not, to its end and checks all that
+// Extract checks, without a file system to extract to and without privileges. Only
+// a file system can refuse what it accepts.
+func Validate(ctx context.Context, r io.Reader, l layer.Limits) (Result, error) {
+	checker, err := layer.NewChecker(l)
 	if err != nil {
-		return Result{}, fmt.Errorf("extract image: %w", err)
+		return Result{}, fmt.Errorf("validate image: %w", err)
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
-	applier, err := layer.NewApplier(rootfs, l)
+	result, err := readImage(ctx, r, l, checker.Check)
 	if err != nil {
-		return Result{}, fmt.Errorf("extract image: %w", err)
+		return Result{}, fmt.Errorf("validate image: %w", err)
 	}
-	m, err := s.extract(applier)
-	if closeErr := applier.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		return Result{}, fmt.Errorf("extract image: %w", err)
-	}
-	return Result{
-		ID:          "sha512-" + hex.EncodeToString(s.content.hash.Sum(nil)),
-		Size:        s.content.size,
-		Compression: s.compression,
-		Manifest:    m,
-		Warnings:    applier.Warnings(),
-	}, nil
+	result.Warnings = checker.Warnings()
+	return result, nil
 }
 
-// stream is an image file being read, entry by entry.
+// readImage reads an image file, compressed or not, to its end, and calls apply
+// for what is below rootfs.
+func readImage(ctx context.Context, r io.Reader, l layer.Limits, apply applyFunc) (result Result, err error) {
+	uncompressed, compression, err := Decompress(withContext(ctx, r))
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { err = errors.Join(err, uncompressed.Close()) }()
+	result, err = readArchive(withContext(ctx, uncompressed), l, apply)
+	result.Compression = compression
+	return result, err
+}
+
+// readArchive reads an uncompressed image.
+func readArchive(r io.Reader, l layer.Limits, apply applyFunc) (Result, error) {
+	s := newStream(r, l)
+	m, err := s.readAll(apply)
+	if err != nil {
+		return Result{}, err
+	}
+	id := "sha512-" + hex.EncodeToString(s.content.hash.Sum(nil))
+	return Result{ID: id, Size: s.content.size, Manifest: m}, nil
+}
+
+// applyFunc does with an entry below rootfs what Applier.Apply does.
+type applyFunc func(hdr *tar.Header, name string, content io.Reader) error
+
+// stream is an uncompressed image being read, entry by entry.
 type stream struct {
-	compression  Compression
-	uncompressed io.Closer
-	content      *content
-	tar          *tar.Reader
-	seen         map[string]bool // of the entries at the top: ".", "manifest", "rootfs"
+	content *content
+	tar     *tar.Reader
+	seen    map[string]bool // of the entries at the top: ".", "manifest", "rootfs"
 }
 
 // The names that an archive consists of.
@@ -129,16 +141,10 @@ const (
 	rootfsName   = "rootfs"
 )
 
-func open(ctx context.Context, r io.Reader, l layer.Limits) (*stream, error) {
-	uncompressed, compression, err := Decompress(withContext(ctx, r))
-	if err != nil {
-		return nil, err
-	}
-	c := &content{r: withContext(ctx, uncompressed), hash: sha512.New(), limit: maxSize(l)}
-	return &stream{compression, uncompressed, c, tar.NewReader(c), map[string]bool{}}, nil
+func newStream(r io.Reader, l layer.Limits) *stream {
+	c := &content{r: r, hash: sha512.New(), limit: maxSize(l)}
+	return &stream{c, tar.NewReader(c), map[string]bool{}}
 }
-
-func (s *stream) close() error { return s.uncompressed.Close() }
 
 func (s *stream) findManifest() (Manifest, error) {
 	for {
@@ -155,7 +161,7 @@ func (s *stream) findManifest() (Manifest, error) {
 	}
 }
 
-func (s *stream) extract(applier *layer.Applier) (Manifest, error) {
+func (s *stream) readAll(apply applyFunc) (Manifest, error) {
 	var m Manifest
 	for {
 		hdr, name, err := s.next()
@@ -170,7 +176,7 @@ func (s *stream) extract(applier *layer.Applier) (Manifest, error) {
 		case manifestName:
 			m, err = s.readManifest(hdr)
 		default:
-			err = s.apply(applier, hdr)
+			err = s.apply(apply, hdr)
 		}
 		if err != nil {
 			return Manifest{}, err
@@ -251,6 +257,10 @@ func (s *stream) readManifest(hdr *tar.Header) (Manifest, error) {
 	if err != nil {
 		return Manifest{}, tarError(err)
 	}
+	return parseManifest(raw)
+}
+
+func parseManifest(raw []byte) (Manifest, error) {
 	image, warnings, err := manifest.ParseImage(raw)
 	if err != nil {
 		return Manifest{}, err
@@ -258,7 +268,7 @@ func (s *stream) readManifest(hdr *tar.Header) (Manifest, error) {
 	return Manifest{image, raw, warnings}, nil
 }
 
-func (s *stream) apply(applier *layer.Applier, hdr *tar.Header) error {
+func (s *stream) apply(apply applyFunc, hdr *tar.Header) error {
 	name, err := layer.Below(rootfsName, hdr.Name)
 	if err != nil {
 		return err
@@ -272,7 +282,7 @@ func (s *stream) apply(applier *layer.Applier, hdr *tar.Header) error {
 		inside.Linkname = target
 		hdr = &inside
 	}
-	return tarError(applier.Apply(hdr, name, s.tar))
+	return tarError(apply(hdr, name, s.tar))
 }
 
 // finish reads what follows the last entry: the rest of the end marker and

@@ -13,13 +13,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/moby/sys/reexec"
 
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/aci"
@@ -37,12 +40,41 @@ var (
 	kinds = []aci.Compression{aci.None, aci.Gzip, aci.Bzip2, aci.Xz, aci.Zstd}
 )
 
+func TestMain(m *testing.M) {
+	if reexec.Init() {
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// extract extracts a file in all ways, which must agree.
 func extract(t testing.TB, file []byte) (aci.Result, string, error) {
 	t.Helper()
 	dir := t.TempDir()
-	result, err := aci.Extract(t.Context(), bytes.NewReader(file), dir, small)
+	result, err := aci.Extract(t.Context(), bytes.NewReader(file), dir, aci.ExtractOptions{Limits: small})
+	here, hereErr := aci.ExtractHere(t.Context(), bytes.NewReader(file), t.TempDir(), aci.ExtractOptions{Limits: small})
+	valid, validErr := aci.Validate(t.Context(), bytes.NewReader(file), small)
+	if strip(err) != strip(hereErr) || strip(err) != strip(validErr) {
+		t.Errorf("%q in a process, %q in this one, %q validating", strip(err), strip(hereErr), strip(validErr))
+	}
+	if !reflect.DeepEqual(result, here) || !reflect.DeepEqual(result, valid) {
+		t.Errorf("%+v in a process,\n%+v in this one,\n%+v validating", result, here, valid)
+	}
 	return result, dir, err
 }
+
+// strip gives the message of err, less what was tried.
+func strip(err error) string {
+	if err == nil {
+		return ""
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(err.Error(), "extract image: "), "validate image: ")
+}
+
+// once is a reader that is read but once.
+type once struct{ io.Reader }
+
+func (once) Seek(int64, int) (int64, error) { return 0, nil }
 
 func idOf(archive []byte) string {
 	sum := sha512.Sum512(archive)
@@ -303,7 +335,7 @@ func TestBadFiles(t *testing.T) {
 			if !errors.Is(err, tt.want) {
 				t.Errorf("error %v, want %v", err, tt.want)
 			}
-			if entries, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(entries) != 1 {
+			if entries, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(entries) != 2 {
 				t.Errorf("beside rootfs: %v, %v", entries, err)
 			}
 			// Must not panic; may well succeed.
@@ -402,7 +434,7 @@ func TestReadError(t *testing.T) {
 			file := acitest.Compress(t, kind, acitest.Image(t, "example.com/a", acitest.WithFile("/a", strings.Repeat("x", 200<<10))))
 			for _, n := range []int{0, len(file) / 2, len(file)} {
 				r := io.MultiReader(bytes.NewReader(file[:n]), iotest.ErrReader(broken))
-				_, err := aci.Extract(t.Context(), r, t.TempDir(), small)
+				_, err := aci.Extract(t.Context(), once{r}, t.TempDir(), aci.ExtractOptions{Limits: small})
 				if !errors.Is(err, broken) || errors.Is(err, aci.ErrFormat) {
 					t.Errorf("after %d bytes: %v", n, err)
 				}
@@ -441,7 +473,7 @@ func TestCancel(t *testing.T) {
 			return err
 		}},
 		{"Extract", func(ctx context.Context) error {
-			_, err := aci.Extract(ctx, endless(feed, t, "rootfs/a"), t.TempDir(), layer.Limits{MaxBytes: 1 << 50, MaxEntries: 10})
+			_, err := aci.Extract(ctx, once{endless(feed, t, "rootfs/a")}, t.TempDir(), aci.ExtractOptions{Limits: layer.Limits{MaxBytes: 1 << 50, MaxEntries: 10}})
 			return err
 		}},
 	} {
@@ -536,7 +568,7 @@ func TestMemory(t *testing.T) {
 			}
 			runtime.GC()
 			s := &sampler{r: file}
-			if _, err := aci.Extract(t.Context(), s, t.TempDir(), roomy); err != nil {
+			if _, err := aci.Extract(t.Context(), once{s}, t.TempDir(), aci.ExtractOptions{Limits: roomy}); err != nil {
 				t.Fatal(err)
 			}
 			if s.peak > 64<<20 {
@@ -561,7 +593,8 @@ func compressor(t testing.TB, kind aci.Compression, w io.Writer) io.WriteCloser 
 	return newXzWriter(t, w)
 }
 
-// FuzzExtract: whatever the file, nothing outside of rootfs is touched.
+// FuzzExtract: whatever the file, nothing outside of rootfs is touched, and
+// Validate accepts what Extract accepts; a file system may refuse more.
 func FuzzExtract(f *testing.F) {
 	testenv.Root(f)
 	for _, tt := range badFiles(f) {
@@ -581,9 +614,16 @@ func FuzzExtract(f *testing.F) {
 			t.Fatal(err)
 		}
 		before := describe(t, top)
-		result, err := aci.Extract(t.Context(), bytes.NewReader(file), rootfs, small)
+		result, err := aci.ExtractHere(t.Context(), bytes.NewReader(file), rootfs, aci.ExtractOptions{Limits: small})
 		if err == nil && (result.Manifest.Image == nil || result.ID == "") {
 			t.Fatalf("accepted without manifest or ID: %+v", result)
+		}
+		valid, validErr := aci.Validate(t.Context(), bytes.NewReader(file), small)
+		if _, system := errors.AsType[syscall.Errno](err); !system && strip(err) != strip(validErr) {
+			t.Fatalf("extracting: %v, validating: %v", err, validErr)
+		}
+		if err == nil && (valid.ID != result.ID || valid.Size != result.Size) {
+			t.Fatalf("extracted %s, validated %s", result.ID, valid.ID)
 		}
 		if after := describe(t, top); after != before {
 			t.Fatalf("before %s, after %s", before, after)

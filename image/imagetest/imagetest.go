@@ -9,7 +9,12 @@ package imagetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -28,6 +33,7 @@ const (
 	Before  Mode = "before"  // one fails and has done nothing
 	After   Mode = "after"   // one fails and is done all the same
 	Onwards Mode = "onwards" // it and all that follow fail
+	Full    Mode = "full"    // so do they, with ENOSPC
 	Kill    Mode = "kill"    // the process is killed instead
 )
 
@@ -38,6 +44,14 @@ type Faults struct {
 	mode   Mode
 	left   int // operations up to the one that fails; 0 when disarmed
 	failed string
+	seen   map[string]bool
+}
+
+// Seen tells whether an operation of that name was ever asked for, failed or not.
+func (f *Faults) Seen(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.seen[name]
 }
 
 // Arm makes the k-th operation from now on fail, counted from 1.
@@ -71,6 +85,8 @@ func (f *Faults) Op(name string, do func() error) error {
 			return err
 		}
 		select {} // until the signal arrives
+	case Full:
+		return fmt.Errorf("%w: %w", ErrFault, syscall.ENOSPC)
 	default:
 		return ErrFault
 	}
@@ -79,6 +95,10 @@ func (f *Faults) Op(name string, do func() error) error {
 func (f *Faults) next(name string) Mode {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.seen == nil {
+		f.seen = map[string]bool{}
+	}
+	f.seen[name] = true
 	if f.left == 0 {
 		return ""
 	}
@@ -89,10 +109,35 @@ func (f *Faults) next(name string) Mode {
 	if f.failed == "" {
 		f.failed = name
 	}
-	if f.mode != Onwards {
+	if f.mode != Onwards && f.mode != Full {
 		f.left = 0
 	}
 	return f.mode
+}
+
+// steps finds the names of steps where packages do them.
+var steps = regexp.MustCompile(`(?:failpoint\.Do\([^,"]+, |\.write\(|\bstep\()"([^"]+)"`)
+
+// Steps lists the steps that the sources in a directory name, tests left out.
+func Steps(dir string) (names []string, err error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		source, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range steps.FindAllSubmatch(source, -1) {
+			names = append(names, string(m[1]))
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 // Driver is d with faults.

@@ -10,6 +10,9 @@
 // never replaced: an archive that contradicts itself is refused. No symbolic link
 // is ever followed, wherever it points and whoever made it.
 //
+// A Checker tells what an Applier would refuse without touching a file system. A
+// Filter restricts an Applier to a Whitelist, and Prune a finished tree.
+//
 // It must run as root. FreeBSD file flags and access control lists in an archive
 // (SCHILY.fflags, SCHILY.acl.*) are not restored, which gives a warning.
 //
@@ -19,13 +22,11 @@ package layer
 
 import (
 	"archive/tar"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -43,9 +44,12 @@ var (
 	// ErrThroughLink: a parent is no directory but a symbolic link or file of the
 	// same archive.
 	ErrThroughLink = errors.New("parent is not a directory")
-	// ErrHardLink: the target of a hard link is missing, is not a regular file or
-	// is reached through a symbolic link.
+	// ErrHardLink: the target of a hard link is not a regular file that the same
+	// archive made before.
 	ErrHardLink = errors.New("invalid hard link target")
+	// ErrSymlink: the target of a symbolic link is empty, has a NUL or more than
+	// 1023 bytes.
+	ErrSymlink = errors.New("invalid symbolic link target")
 	// ErrDevice: a device node outside dev/.
 	ErrDevice = errors.New("device node")
 	// ErrWhiteout: a character device 0/0, by which overlayfs marks deletions.
@@ -57,53 +61,25 @@ var (
 	ErrTooLarge = errors.New("archive content too large")
 	// ErrTooManyEntries: more than Limits.MaxEntries.
 	ErrTooManyEntries = errors.New("too many archive entries")
-	// ErrXattr: an extended attribute without a proper name, or one by which
-	// overlayfs would be deceived.
+	// ErrXattr: an extended attribute without a proper name, of more than 64 KiB, or
+	// one by which overlayfs would be deceived.
 	ErrXattr = errors.New("forbidden extended attribute")
 	// ErrOwner: a user or group id outside 0 to 2^32-2.
 	ErrOwner = errors.New("owner id out of range")
+	// ErrTooManyLinks: a Filter has to remember too many hard links.
+	ErrTooManyLinks = errors.New("too many hard links to filter")
 )
-
-// Limits bound what an archive may make. Both must be positive.
-type Limits struct {
-	// MaxBytes is the sum of the sizes of all files, holes included.
-	MaxBytes int64
-	// MaxEntries counts entries, and directories of which the archive has none but
-	// that are parents of entries. Memory is at most about 100 bytes for each.
-	MaxEntries int64
-}
 
 // Applier applies the entries of one archive to one directory. It is not safe
 // for concurrent use. After an error the directory is to be thrown away.
 type Applier struct {
-	limits   Limits
-	bytes    int64
-	root     int
-	device   uint64              // of the top directory
-	made     map[key]kind        // by this archive, or used as a parent by it
-	times    map[key]unixTime    // of directories that have an entry
-	parent   directory           // of the last entry
-	warned   map[string]struct{} // what there is a warning for
-	warnings []string
+	checker *Checker
+	filter  *Filter // nil lets everything pass
+	root    int
+	device  uint64           // of the top directory
+	times   map[key]unixTime // of directories that have an entry
+	parent  directory        // of the last entry
 }
-
-// key is a hash of a clean name: names themselves would let an archive of a
-// million long names take a gigabyte.
-type key [16]byte
-
-func keyOf(name string) key {
-	sum := sha256.Sum256([]byte(name))
-	return key(sum[:16])
-}
-
-// kind is what is known of a name.
-type kind uint8
-
-const (
-	implicitDir kind = iota + 1 // a parent without an entry so far
-	explicitDir                 // a directory with an entry
-	leaf                        // anything else with an entry, skipped devices included
-)
 
 // directory is an open directory below the top one, which is ".".
 type directory struct {
@@ -120,30 +96,41 @@ type unixTime struct {
 const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 
 // NewApplier prepares to apply one archive to dir, a directory and not a symbolic
-// link. The caller closes the Applier, also after a failed Apply.
-func NewApplier(dir string, l Limits) (*Applier, error) {
-	if l.MaxBytes <= 0 || l.MaxEntries <= 0 {
-		return nil, fmt.Errorf("apply layer to %q: limits must be positive, not %+v", dir, l)
-	}
-	// Clean, since O_NOFOLLOW does not hold for "link/".
-	root, err := openat(unix.AT_FDCWD, filepath.Clean(dir), dirFlags, 0)
+// link. With a filter, which has seen the same archive, only what is in its
+// whitelist is made: see Filter. The caller closes the Applier, also after a
+// failed Apply.
+func NewApplier(dir string, l Limits, filter *Filter) (*Applier, error) {
+	checker, err := NewChecker(l)
 	if err != nil {
 		return nil, fmt.Errorf("apply layer to %q: %w", dir, err)
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(root, &st); err != nil {
-		closeDir(root)
+	root, device, err := openRoot(dir)
+	if err != nil {
 		return nil, fmt.Errorf("apply layer to %q: %w", dir, err)
 	}
 	return &Applier{
-		limits: l,
-		root:   root,
-		device: st.Dev,
-		made:   map[key]kind{},
-		times:  map[key]unixTime{},
-		parent: directory{fd: -1},
-		warned: map[string]struct{}{},
+		checker: checker,
+		filter:  filter,
+		root:    root,
+		device:  device,
+		times:   map[key]unixTime{},
+		parent:  directory{fd: -1},
 	}, nil
+}
+
+// openRoot opens a directory of the host and tells its file system.
+func openRoot(dir string) (fd int, device uint64, err error) {
+	// Clean, since O_NOFOLLOW does not hold for "link/".
+	fd, err = openat(unix.AT_FDCWD, filepath.Clean(dir), dirFlags, 0)
+	if err != nil {
+		return -1, 0, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		closeDir(fd)
+		return -1, 0, err
+	}
+	return fd, st.Dev, nil
 }
 
 // Close restores the times of the directory written to last and releases the
@@ -185,132 +172,37 @@ func (a *Applier) Apply(hdr *tar.Header, name string, r io.Reader) error {
 
 // Warnings are what was left out without being an error, in lines fit for
 // printing.
-func (a *Applier) Warnings() []string {
-	return slices.Clone(a.warnings)
-}
-
-// maxWarnings bounds what an archive can make us print and remember.
-const maxWarnings = 50
-
-// warn adds a warning, once for each subject.
-func (a *Applier) warn(subject, format string, args ...any) {
-	_, done := a.warned[subject]
-	if done || len(a.warned) > maxWarnings {
-		return
-	}
-	a.warned[subject] = struct{}{}
-	if len(a.warned) > maxWarnings {
-		a.warnings = append(a.warnings, "further warnings are left out")
-		return
-	}
-	a.warnings = append(a.warnings, fmt.Sprintf(format, args...))
-}
+func (a *Applier) Warnings() []string { return a.checker.Warnings() }
 
 func (a *Applier) apply(hdr *tar.Header, name string, r io.Reader) error {
-	if err := a.check(hdr, name); err != nil {
+	if err := a.checker.admit(hdr, name); err != nil {
 		return err
 	}
 	if name == "." {
 		return a.applyTop(hdr)
 	}
-	if isDevice(hdr) {
-		a.warn("device", "device nodes in dev/ are skipped (%q is the first)", name)
-		return a.mark(name, leaf)
+	place := a.filter.place(hdr, name)
+	if isDevice(hdr) || place == "" {
+		return skipContent(hdr, r)
 	}
-	parent, err := a.openParent(path.Dir(name))
+	parent, err := a.openParent(path.Dir(place))
 	if err != nil {
 		return err
 	}
-	base := path.Base(name)
-	if hdr.Typeflag == tar.TypeDir {
-		if err := a.mark(name, explicitDir); err != nil {
-			return err
-		}
-		return a.makeDir(parent, base, hdr)
-	}
-	if err := a.mark(name, leaf); err != nil {
-		return err
-	}
+	base := path.Base(place)
 	switch hdr.Typeflag {
+	case tar.TypeDir:
+		return a.makeDir(parent, base, hdr)
 	case tar.TypeReg, tar.TypeGNUSparse:
 		return a.makeFile(parent, base, hdr, r)
 	case tar.TypeLink:
-		return a.makeHardLink(parent, base, hdr.Linkname)
+		return a.makeHardLink(parent, base, a.filter.target(name, hdr.Linkname))
 	case tar.TypeSymlink:
 		return a.makeSymlink(parent, base, hdr)
 	case tar.TypeFifo:
 		return a.makeFifo(parent, base, hdr)
 	}
 	return ErrType
-}
-
-// check refuses an entry for what can be told before the file system is touched.
-func (a *Applier) check(hdr *tar.Header, name string) error {
-	if err := checkType(hdr, name); err != nil {
-		return err
-	}
-	if name != "." {
-		if clean, err := CleanName(name); err != nil || clean != name {
-			return ErrName
-		}
-	}
-	isDir := hdr.Typeflag == tar.TypeDir
-	if known := a.made[keyOf(name)]; known != 0 && (known != implicitDir || !isDir) {
-		return ErrDuplicate
-	}
-	for _, id := range []int{hdr.Uid, hdr.Gid} {
-		if id < 0 || int64(id) > maxID {
-			return fmt.Errorf("%w: %d", ErrOwner, id)
-		}
-	}
-	if hasContent(hdr) {
-		if left := a.limits.MaxBytes - a.bytes; hdr.Size < 0 || hdr.Size > left {
-			return fmt.Errorf("%w: %d bytes, %d left of %d", ErrTooLarge, hdr.Size, left, a.limits.MaxBytes)
-		}
-	}
-	return checkXattrs(hdr)
-}
-
-// maxID is the highest user or group id: 2^32-1 means "unchanged" to chown(2).
-const maxID = 1<<32 - 2
-
-func hasContent(hdr *tar.Header) bool {
-	return hdr.Typeflag == tar.TypeReg || hdr.Typeflag == tar.TypeGNUSparse
-}
-
-func isDevice(hdr *tar.Header) bool {
-	return hdr.Typeflag == tar.TypeChar || hdr.Typeflag == tar.TypeBlock
-}
-
-func checkType(hdr *tar.Header, name string) error {
-	switch hdr.Typeflag {
-	case tar.TypeDir:
-		return nil
-	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeLink, tar.TypeSymlink, tar.TypeFifo:
-		if name == "." {
-			return fmt.Errorf("%w: the top directory must be a directory", ErrType)
-		}
-		return nil
-	case tar.TypeChar, tar.TypeBlock:
-		if hdr.Typeflag == tar.TypeChar && hdr.Devmajor == 0 && hdr.Devminor == 0 {
-			return ErrWhiteout
-		}
-		if !strings.HasPrefix(name, "dev/") {
-			return ErrDevice
-		}
-		return nil
-	}
-	return fmt.Errorf("%w %q", ErrType, hdr.Typeflag)
-}
-
-// mark remembers what is made under a name.
-func (a *Applier) mark(name string, k kind) error {
-	id := keyOf(name)
-	if _, known := a.made[id]; !known && int64(len(a.made)) >= a.limits.MaxEntries {
-		return fmt.Errorf("%w: at most %d", ErrTooManyEntries, a.limits.MaxEntries)
-	}
-	a.made[id] = k
-	return nil
 }
 
 // openParent opens the directory of a name, making what is missing of it. It
@@ -356,24 +248,9 @@ func (a *Applier) openTop() (directory, error) {
 }
 
 // descend opens the directory name in d on the way to an entry. A directory that
-// was not there is made; what was there before the archive and is none is
-// replaced by one.
+// was not there is made; what is none is replaced by one.
 func (a *Applier) descend(d directory, name string) (directory, error) {
-	full := path.Join(d.name, name)
-	switch a.made[keyOf(full)] {
-	case leaf:
-		return directory{}, fmt.Errorf("%w: %q", ErrThroughLink, full)
-	case implicitDir, explicitDir:
-		fd, err := openat(d.fd, name, dirFlags, 0)
-		if isNoDirectory(err) {
-			err = fmt.Errorf("%w: %q: %w", ErrThroughLink, full, err)
-		}
-		return directory{fd, full}, err
-	}
-	if err := a.mark(full, implicitDir); err != nil {
-		return directory{}, err
-	}
-	fd, created, err := a.openOrMakeDir(d, name)
+	fd, created, err := openOrMakeDir(d, name)
 	if err != nil {
 		return directory{}, err
 	}
@@ -387,32 +264,27 @@ func (a *Applier) descend(d directory, name string) (directory, error) {
 			return directory{}, err
 		}
 	}
-	return directory{fd, full}, nil
+	return directory{fd, path.Join(d.name, name)}, nil
 }
 
 // openOrMakeDir opens the directory name in d, after replacing what is no
-// directory there.
-func (a *Applier) openOrMakeDir(d directory, name string) (fd int, created bool, err error) {
-	var st unix.Stat_t
-	err = unix.Fstatat(d.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		created = true
-	case err != nil:
-		return -1, false, err
-	case fileType(&st) != unix.S_IFDIR:
-		if err := unix.Unlinkat(d.fd, name, 0); err != nil {
-			return -1, false, err
-		}
+// directory there: the checker has seen to it that this is not of the same archive.
+func openOrMakeDir(d directory, name string) (fd int, created bool, err error) {
+	fd, err = openat(d.fd, name, dirFlags, 0)
+	if isNoDirectory(err) {
+		err = unix.Unlinkat(d.fd, name, 0)
+		created = err == nil
+	} else if errors.Is(err, unix.ENOENT) {
 		created = true
 	}
-	if created {
-		if err := unix.Mkdirat(d.fd, name, 0o700); err != nil {
-			return -1, false, err
-		}
+	if !created {
+		return fd, false, err
+	}
+	if err := unix.Mkdirat(d.fd, name, 0o700); err != nil {
+		return -1, false, err
 	}
 	fd, err = openat(d.fd, name, dirFlags, 0)
-	return fd, created, err
+	return fd, true, err
 }
 
 // restoreTimes undoes what changes to a directory did to its times.
@@ -422,53 +294,4 @@ func (a *Applier) restoreTimes(d directory) error {
 		return nil
 	}
 	return setTimes(d.fd, ".", time.Unix(t.sec, int64(t.nsec)))
-}
-
-// CleanName turns an entry's name into the form that Apply wants: it strips
-// leading "./" and trailing slashes and drops "." and empty components; the top
-// directory is ".". Refused as ErrName are the empty name, absolute ones, those
-// with a ".." component or a NUL, more than 1023 bytes, or a component of more
-// than 255. Other control characters are legal: quote names on output.
-func CleanName(name string) (string, error) {
-	if name == "" || strings.HasPrefix(name, "/") || strings.IndexByte(name, 0) >= 0 {
-		return "", nameError(name)
-	}
-	for component := range strings.SplitSeq(name, "/") {
-		if component == ".." || len(component) > 255 {
-			return "", nameError(name)
-		}
-	}
-	clean := path.Clean(name)
-	if len(clean) > 1023 {
-		return "", nameError(name)
-	}
-	return clean, nil
-}
-
-// nameError quotes no more of a name than is fit for a message: PAX permits a
-// megabyte.
-func nameError(name string) error {
-	if len(name) > 1023 {
-		return fmt.Errorf("%w: %d bytes that begin with %q", ErrName, len(name), name[:64])
-	}
-	return fmt.Errorf("%w: %q", ErrName, name)
-}
-
-// Below gives what follows the directory dir (a clean name) in an entry's name or
-// the target of a hard link, in the form that Apply wants: Below("rootfs",
-// "./rootfs/bin/") is "bin", Below("rootfs", "rootfs") is ".". Names that are not
-// dir or below it, "rootfsX/bin" for one, are refused as ErrName.
-func Below(dir, name string) (string, error) {
-	clean, err := CleanName(name)
-	if err != nil {
-		return "", err
-	}
-	if clean == dir {
-		return ".", nil
-	}
-	rel, ok := strings.CutPrefix(clean, dir+"/")
-	if !ok {
-		return "", fmt.Errorf("%w: %q is not below %q", ErrName, clean, dir)
-	}
-	return rel, nil
 }

@@ -18,9 +18,6 @@ import (
 
 // applyTop gives the top directory the owner, mode and times of its entry.
 func (a *Applier) applyTop(hdr *tar.Header) error {
-	if err := a.mark(".", explicitDir); err != nil {
-		return err
-	}
 	d, err := a.openTop()
 	if err != nil {
 		return err
@@ -31,7 +28,7 @@ func (a *Applier) applyTop(hdr *tar.Header) error {
 
 // makeDir makes a directory, or keeps the one that is there with its content.
 func (a *Applier) makeDir(parent directory, name string, hdr *tar.Header) error {
-	fd, _, err := a.openOrMakeDir(parent, name)
+	fd, _, err := openOrMakeDir(parent, name)
 	if err != nil {
 		return err
 	}
@@ -69,9 +66,8 @@ func (a *Applier) makeFile(parent directory, name string, hdr *tar.Header, r io.
 	if err != nil {
 		return err
 	}
-	f := os.NewFile(uintptr(fd), name)
+	f := os.NewFile(uintptr(fd), "content") // the name is hostile
 	defer func() { err = errors.Join(err, f.Close()) }()
-	a.bytes += hdr.Size
 	if err := writeSparse(f, r, hdr.Size); err != nil {
 		return err
 	}
@@ -81,28 +77,13 @@ func (a *Applier) makeFile(parent directory, name string, hdr *tar.Header, r io.
 	return setTimes(parent.fd, name, modTime(hdr))
 }
 
-// makeHardLink links to a regular file and changes nothing about that file, which
-// may be a lower layer's.
+// makeHardLink links to a file that was made before.
 func (a *Applier) makeHardLink(parent directory, name, target string) error {
-	target, err := CleanName(target)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrHardLink, err)
-	}
-	if target == path.Join(parent.name, name) {
-		return fmt.Errorf("%w: the entry itself", ErrHardLink)
-	}
 	dir, err := a.openExisting(path.Dir(target))
 	if err != nil {
 		return hardLinkError(target, err)
 	}
 	defer closeDir(dir)
-	var st unix.Stat_t
-	if err := unix.Fstatat(dir, path.Base(target), &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return hardLinkError(target, err)
-	}
-	if fileType(&st) != unix.S_IFREG {
-		return fmt.Errorf("%w: %q is not a regular file", ErrHardLink, target)
-	}
 	if err := a.removeExisting(parent, name); err != nil {
 		return err
 	}
@@ -110,7 +91,7 @@ func (a *Applier) makeHardLink(parent directory, name, target string) error {
 	return hardLinkError(target, unix.Linkat(dir, path.Base(target), parent.fd, name, 0))
 }
 
-// hardLinkError tells a target that is not there or not reachable from failures.
+// hardLinkError tells a target that somebody took away meanwhile from failures.
 func hardLinkError(target string, err error) error {
 	if errors.Is(err, unix.ENOENT) || isNoDirectory(err) {
 		return fmt.Errorf("%w: %q: %w", ErrHardLink, target, err)
@@ -202,7 +183,7 @@ func (a *Applier) emptyDir(dir int, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	f := os.NewFile(uintptr(fd), name)
+	f := os.NewFile(uintptr(fd), "directory")
 	defer func() { err = errors.Join(err, f.Close()) }()
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -244,10 +225,7 @@ func writeSparse(f *os.File, r io.Reader, size int64) error {
 	for off := int64(0); off < size; {
 		chunk := buf[:min(size-off, chunkSize)]
 		if _, err := io.ReadFull(r, chunk); err != nil {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-			return fmt.Errorf("read content: %w", err)
+			return contentError(err)
 		}
 		if err := writeData(f, chunk, off); err != nil {
 			return err

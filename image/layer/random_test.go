@@ -160,7 +160,7 @@ func rank(e entry) int {
 
 func (s sandbox) applyTar(t *testing.T, data []byte) {
 	t.Helper()
-	a, err := NewApplier(s.top, roomy)
+	a, err := NewApplier(s.top, roomy, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,7 @@ func TestSwapper(t *testing.T) {
 	defer close(done)
 	failed, applied := 0, 0
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
-		a, err := NewApplier(s.top, roomy)
+		a, err := NewApplier(s.top, roomy, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -250,13 +250,16 @@ func swap(p, aside, target string) {
 
 // Names are remembered by hash: a million must not take much, however long.
 func TestMemoryOfNames(t *testing.T) {
-	a := &Applier{limits: roomy, made: map[key]kind{}}
+	a, err := NewChecker(roomy)
+	if err != nil {
+		t.Fatal(err)
+	}
 	prefix := strings.Repeat("x", 1000)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	for i := range 1_000_000 {
-		if err := a.mark(fmt.Sprint(prefix, i), leaf); err != nil {
+		if err := a.mark(keyOf(fmt.Sprint(prefix, i)), leaf); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -265,7 +268,7 @@ func TestMemoryOfNames(t *testing.T) {
 	if used := int64(after.HeapAlloc) - int64(before.HeapAlloc); used > 64<<20 {
 		t.Errorf("%d MiB for a million names", used>>20)
 	}
-	if err := a.mark("one more", leaf); !errors.Is(err, ErrTooManyEntries) {
+	if err := a.mark(keyOf("one more"), leaf); !errors.Is(err, ErrTooManyEntries) {
 		t.Errorf("got %v", err)
 	}
 }

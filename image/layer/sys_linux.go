@@ -2,36 +2,44 @@ package layer
 
 import (
 	"errors"
-	"fmt"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
 
-// chmodFifo goes through an O_PATH descriptor, which opens nothing:
-// fchmodat2(2), which would not follow links, is new in Linux 6.6.
-func chmodFifo(dir int, name string, mode uint32) (err error) {
-	fd, err := openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
+// chmodFifo does not follow links with fchmodat2(2); before Linux 6.6, which lacks
+// that, the name must not have become one since it was made.
+func chmodFifo(dir int, name string, mode uint32) error {
+	err := unix.Fchmodat(dir, name, mode, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return unix.Fchmodat(dir, name, mode, 0)
 	}
-	defer func() { err = errors.Join(err, unix.Close(fd)) }()
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return err
-	}
-	if fileType(&st) != unix.S_IFIFO {
-		return unix.EEXIST
-	}
-	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode)
+	return err
 }
 
-// setXattrAt sets an attribute of name in dir, which is neither opened nor followed.
+// setXattrAt sets an attribute of name in dir, which is neither opened nor
+// followed. setxattrat(2) is new in Linux 6.13, and the root may be one without
+// /proc, so a thread goes there and ends with the goroutine.
 func setXattrAt(dir int, name, attr string, value []byte) error {
-	return unix.Lsetxattr(fmt.Sprintf("/proc/self/fd/%d/%s", dir, name), attr, value, 0)
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := unix.Unshare(unix.CLONE_FS)
+		if err == nil {
+			err = unix.Fchdir(dir)
+		}
+		if err == nil {
+			err = unix.Lsetxattr(name, attr, value, 0)
+		}
+		result <- err
+	}()
+	return <-result
 }
 
 // xattrRefused says whether the file system does not take such an attribute at
-// all: attributes of users are not for links and fifos (EPERM, xattr(7)).
+// all: attributes of users are not for links and fifos (EPERM, xattr(7)), and
+// those in trusted and most in security need more privileges than applying a
+// layer does otherwise.
 func xattrRefused(err error) bool {
 	return errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM)
 }
