@@ -26,7 +26,7 @@ func (s *Store) Depend(ctx context.Context, dependencies []types.Dependency) (fo
 	for _, d := range dependencies {
 		img, err := s.dependency(ctx, d)
 		if err != nil {
-			return nil, nil, fmt.Errorf("dependency %s: %w", d.ImageName, err)
+			return nil, nil, fmt.Errorf("dependency %w", err)
 		}
 		walk, deep, err := s.walk(ctx, img)
 		if err != nil {
@@ -55,13 +55,16 @@ func (s *Store) dependency(ctx context.Context, d types.Dependency) (*Image, err
 	}
 	id, err := ParseID(d.ImageID.String())
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", ref, err)
 	}
 	img, err := s.Get(ctx, id)
-	if err == nil && !ref.Matches(img.parsed) {
-		return nil, fmt.Errorf("%w: %s is %s, not %s", ErrMismatch, id.Short(), img.ref(), ref)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref, err)
 	}
-	return img, err
+	if !ref.Matches(img.parsed) {
+		return nil, fmt.Errorf("%s: %w: %s is %s", ref, ErrMismatch, id.Short(), img.ref())
+	}
+	return img, nil
 }
 
 // ref is the image's name with all its labels.

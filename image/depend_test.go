@@ -80,7 +80,7 @@ func TestDepend(t *testing.T) {
 		"by ID and label":              {d: dependency(t, "example.com/a", id("a1"), "os", "linux"), want: id("a1")},
 		"without labels":               {d: dependency(t, "example.com/noarch", ""), want: id("b0")},
 		"noarch has no os":             {d: dependency(t, "example.com/noarch", "", "os", "linux"), wantErr: image.ErrNotFound, says: "example.com/noarch"},
-		"another's ID":                 {d: dependency(t, "example.com/a", id("b0")), wantErr: image.ErrMismatch, says: "is example.com/noarch, not example.com/a"},
+		"another's ID":                 {d: dependency(t, "example.com/a", id("b0")), wantErr: image.ErrMismatch, says: "dependency example.com/a: not the image that is meant: sha512-b00000000000 is example.com/noarch"},
 		"another label":                {d: dependency(t, "example.com/a", id("a1"), "version", "1.10"), wantErr: image.ErrMismatch},
 		"not there":                    {d: dependency(t, "example.com/gone", ""), wantErr: image.ErrNotFound, says: "dependency example.com/gone"},
 		"ID not there":                 {d: dependency(t, "example.com/a", id("ff")), wantErr: image.ErrNotFound, says: "dependency example.com/a"},

@@ -20,6 +20,7 @@ import (
 	"github.com/jetpack-run/jetpack/internal/sandbox/sandboxtest"
 	"github.com/jetpack-run/jetpack/internal/storage"
 	"github.com/jetpack-run/jetpack/internal/testenv"
+	"github.com/jetpack-run/jetpack/runtime/volume"
 )
 
 // engine is an engine with faults.
@@ -53,17 +54,19 @@ func (e *engine) List(ctx context.Context) (ids []string, err error) {
 // maxOps is more operations than anything here needs.
 const maxOps = 200
 
-// faultyPod is a pod with all that pods have: two apps that run until they are
-// killed, a handler, volumes of the pod and of an app.
+// faultyPod is a pod with all that pods have: two apps that run until they are killed,
+// a handler, volumes of the pod, of an app, of the host and a named one.
 func faultyPod(ctx context.Context, h *host) (*schema.PodManifest, error) {
 	m, err := h.template(ctx, "sleep", "sleep")
 	if err != nil {
 		return nil, err
 	}
 	m.Volumes = []types.Volume{EmptyVolume("v")}
+	m.Volumes = append(m.Volumes, EmptyVolume("n"), types.Volume{Name: "h", Kind: "host", Source: h.Dir})
+	m.Annotations.Set(volume.AnnotationPrefix+"n", "kept")
 	own := EmptyVolume("w")
 	m.Apps[0].Mounts = []schema.Mount{{Volume: "v", Path: "/v"}, {Volume: "w", Path: "/w", AppVolume: &own}}
-	m.Apps[1].Mounts = []schema.Mount{{Volume: "v", Path: "/v"}}
+	m.Apps[1].Mounts = []schema.Mount{{Volume: "v", Path: "/v"}, {Volume: "n", Path: "/n"}, {Volume: "h", Path: "/h"}}
 	m.Apps[1].App.EventHandlers = []types.EventHandler{{Name: "post-stop", Exec: types.Exec{"/bin/probe", "exit", "0"}}}
 	return m, nil
 }
@@ -164,6 +167,7 @@ func TestFaults(t *testing.T) {
 					t.Fatal(err)
 				}
 				h.add(t, "example.com/probe", probeApp)
+				h.addVolume(t, "kept")
 				for k := 1; a.fail(t, h, faults, mode, k); k++ {
 					if k == maxOps {
 						t.Fatal("no end of operations")
@@ -226,6 +230,9 @@ func (h *host) recovers(t *testing.T, id string) {
 		}
 	}
 	h.isClean(t)
+	if v, err := h.named.Get(t.Context(), "kept"); err != nil || v.InUse {
+		t.Errorf("the named volume: in use %v, %v", v.InUse, err)
+	}
 }
 
 func init() { reexec.Register("pod-to-be-killed", killed) }
@@ -270,6 +277,7 @@ func TestKill(t *testing.T) {
 				t.Fatal(err)
 			}
 			h.add(t, "example.com/probe", probeApp)
+			h.addVolume(t, "kept")
 			for k := 1; a.killAt(t, h, root, k); k++ {
 				if k == maxOps {
 					t.Fatal("no end of operations")

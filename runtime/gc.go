@@ -20,7 +20,7 @@ func (r *Runtime) podTrees(ctx context.Context, info Info) (names []string, err 
 	id, m := info.UUID, info.Manifest
 	if m != nil {
 		for _, v := range m.Volumes {
-			if v.Kind == "empty" {
+			if v.Kind == "empty" && namedFor(m, v.Name) == "" {
 				names = append(names, volumeTree(id, "", v))
 			}
 		}
@@ -48,14 +48,20 @@ func (r *Runtime) podTrees(ctx context.Context, info Info) (names []string, err 
 	return names, nil
 }
 
-// Remove takes a pod away that does not run, with all it has. Errors: ErrNotFound,
-// ErrBusy.
+// Remove takes a pod away that does not run, with all it has; the named volumes that
+// it used are kept, and named. Errors: ErrNotFound, ErrBusy.
 func (r *Runtime) Remove(ctx context.Context, id string) error {
 	p, err := r.Lock(ctx, id)
 	if err != nil {
 		return err
 	}
-	return p.Remove(ctx)
+	if err := p.Remove(ctx); err != nil {
+		return err
+	}
+	for _, name := range namedVolumes(p.Manifest) {
+		r.Notice(fmt.Sprintf("volume %s is kept", name))
+	}
+	return nil
 }
 
 // Remove takes the pod away and gives up its lock. It is done as far as it gets: a
@@ -85,6 +91,10 @@ func (r *Runtime) clear(ctx context.Context, info Info) error {
 	if err := r.Engine.Destroy(ctx, info.UUID); err != nil {
 		return err
 	}
+	// What is removed after this has nothing of the host's mounted in it.
+	if err := releaseSources(filepath.Join(r.podDir(info.UUID), sourcesDir)); err != nil {
+		return err
+	}
 	trees, err := r.podTrees(ctx, info)
 	if err != nil {
 		return err
@@ -97,7 +107,7 @@ func (r *Runtime) clear(ctx context.Context, info Info) error {
 }
 
 // GC removes pods that ended longer than grace ago, and whatever crashes left of
-// pods. It gives the UUIDs of what it removed, and goes on after an error.
+// pods and of named volumes. It gives the UUIDs of what it removed, and goes on after an error.
 func (r *Runtime) GC(ctx context.Context, grace time.Duration) (removed []string, err error) {
 	ids, err := r.ids()
 	if err != nil {
@@ -114,6 +124,11 @@ func (r *Runtime) GC(ctx context.Context, grace time.Duration) (removed []string
 	strays, err := r.Debris(ctx)
 	errs = append(errs, err)
 	for _, d := range strays {
+		errs = append(errs, d.Remove(ctx))
+	}
+	volumes, err := r.Volumes.Debris(ctx)
+	errs = append(errs, err)
+	for _, d := range volumes {
 		errs = append(errs, d.Remove(ctx))
 	}
 	return removed, errors.Join(errs...)
@@ -175,6 +190,9 @@ func (r *Runtime) collectEmbryo(ctx context.Context, id string) (removed bool, e
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	if s, err := r.readState(id); err != nil || s.Phase != Embryo {
+		return false, err
+	}
+	if err := releaseSources(filepath.Join(r.podDir(id), sourcesDir)); err != nil {
 		return false, err
 	}
 	return true, os.RemoveAll(r.podDir(id))

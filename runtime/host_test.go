@@ -24,13 +24,14 @@ import (
 	"github.com/jetpack-run/jetpack/internal/sandbox/sandboxtest"
 	"github.com/jetpack-run/jetpack/internal/storage"
 	"github.com/jetpack-run/jetpack/internal/testenv"
+	"github.com/jetpack-run/jetpack/runtime/volume"
 )
 
 func TestMain(m *testing.M) {
 	if reexec.Init() {
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(testenv.PrivateMounts(m))
 }
 
 // patience is how long a test waits for what must happen.
@@ -50,6 +51,7 @@ const probeApp = `"app":{"exec":["/bin/probe"],"user":"0","group":"0"}`
 type host struct {
 	*Runtime
 	images *image.Store
+	named  *volume.Store
 
 	mu      sync.Mutex
 	notices []string
@@ -67,13 +69,16 @@ func openHost(root string, driver func(storage.Driver) storage.Driver, engine sa
 	if err := Init(filepath.Join(root, "pods")); err != nil {
 		return nil, err
 	}
-	h := &host{}
+	if err := volume.Init(filepath.Join(root, "volumes")); err != nil {
+		return nil, err
+	}
 	wrapped := driver(d)
+	h := &host{named: &volume.Store{Dir: filepath.Join(root, "volumes"), Driver: wrapped}}
 	if h.images, err = image.Open(filepath.Join(root, "images"), wrapped); err != nil {
 		return nil, err
 	}
 	h.Runtime = &Runtime{
-		Dir: filepath.Join(root, "pods"), Images: h.images, Storage: wrapped, Engine: engine,
+		Dir: filepath.Join(root, "pods"), Images: h.images, Volumes: h.named, Storage: wrapped, Engine: engine,
 		OS: "linux", Arch: "amd64", Grace: 5 * time.Second, BootID: "boot", Notice: h.note,
 	}
 	return h, nil
@@ -184,8 +189,11 @@ func (h *host) add(t *testing.T, name string, fields ...string) *image.Image {
 // addWith has its root filled further.
 func (h *host) addWith(t *testing.T, name string, fill func(root string) error, fields ...string) *image.Image {
 	t.Helper()
-	d, err := h.images.Begin(t.Context(), 0)
+	d, err := h.images.Begin(t.Context())
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.MakeRoot(t.Context(), nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
@@ -324,6 +332,14 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 }
 
+// addVolume makes a named volume.
+func (h *host) addVolume(t *testing.T, name string) {
+	t.Helper()
+	if _, err := h.named.Create(t.Context(), name, volume.Options{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // left lists what there is of pods: sandboxes, trees and directories.
 func (h *host) left(t *testing.T) []string {
 	t.Helper()
@@ -337,7 +353,8 @@ func (h *host) left(t *testing.T) []string {
 			t.Fatal(err)
 		}
 		for _, tree := range trees {
-			if !strings.HasPrefix(tree.Name, "images/") && !slices.Contains(left, tree.Name) {
+			kept := strings.HasPrefix(tree.Name, "images/") || strings.HasPrefix(tree.Name, "named/")
+			if !kept && !slices.Contains(left, tree.Name) {
 				left = append(left, tree.Name)
 			}
 		}

@@ -47,6 +47,9 @@ func lookUp(root *inroot.Root, app *types.App) (id identity, err error) {
 	if id.gid, err = groupID(root, groups, app.Group); err != nil {
 		return id, err
 	}
+	if n := len(app.SupplementaryGIDs); n > maxGroups {
+		return id, fmt.Errorf("%w: %d supplementary groups, at most %d", ErrInvalid, n, maxGroups)
+	}
 	for _, g := range app.SupplementaryGIDs {
 		n, err := checkID(int64(g))
 		if err != nil {

@@ -137,6 +137,7 @@ func TestLookUp(t *testing.T) {
 		{"group out of range", both, "0", "4294967295", nil, "", "out of range"},
 		{"supplementary group out of range", both, "0", "0", []int{4294967295}, "", "out of range"},
 		{"negative supplementary group", both, "0", "0", []int{-1}, "", "out of range"},
+		{"too many supplementary groups", both, "0", "0", make([]int, maxGroups+1), "", "supplementary groups, at most"},
 		// A line that makes no sense does not make somebody root.
 		{"line without id", both, "noid", "0", nil, "", `unknown user "noid"`},
 		{"id that is a word", both, "words", "0", nil, "", `unknown user "words"`},

@@ -13,12 +13,14 @@ import (
 	"time"
 
 	"github.com/appc/spec/schema"
+	"github.com/appc/spec/schema/types"
 	"github.com/gofrs/flock"
 	"github.com/google/uuid"
 
 	"github.com/jetpack-run/jetpack/internal/atomicfile"
 	"github.com/jetpack-run/jetpack/internal/manifest"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
+	"github.com/jetpack-run/jetpack/runtime/volume"
 )
 
 // Phase is where a pod is in its life.
@@ -64,6 +66,9 @@ type Options struct {
 	// Terminal and Interactive name the apps that get a terminal, and standard input.
 	Terminal    []string `json:"terminal,omitempty"`
 	Interactive []string `json:"interactive,omitempty"`
+	// KeepRootfs: a start goes on with the roots and `empty` volumes that the one
+	// before has left, instead of fresh ones. It may be set on a Pod for one start.
+	KeepRootfs bool `json:"keepRootfs,omitempty"`
 }
 
 // Info is a pod as commands show it.
@@ -72,6 +77,15 @@ type Info struct {
 	Options  Options             `json:"options"`
 	State    State               `json:"state"`
 	Manifest *schema.PodManifest `json:"manifest"`
+}
+
+// Hostname is what the pod was given, by its annotation `hostname` at least, or its UUID.
+func (i Info) Hostname() string {
+	annotated := ""
+	if i.Manifest != nil {
+		annotated, _ = i.Manifest.Annotations.Get(hostnameAnnotation)
+	}
+	return first(i.Options.Hostname, annotated, i.UUID)
 }
 
 // Status is the pod's exit code: the first app's, in the manifest's order, that
@@ -92,6 +106,8 @@ const (
 	manifestFile = "manifest"
 	optionsFile  = "pod.json"
 	stateFile    = "state"
+	rootsFile    = "roots"
+	sourcesDir   = "sources"
 	lockFile     = "lock"
 	controlFile  = "control"
 )
@@ -101,6 +117,10 @@ type Pod struct {
 	Info
 	rt   *Runtime
 	lock *flock.Flock
+
+	// Between the preparation of a start and release:
+	sources map[*types.Volume]string // where the volumes are on the host
+	leases  []*volume.Lease
 }
 
 func (r *Runtime) podDir(id string) string { return filepath.Join(r.Dir, id) }

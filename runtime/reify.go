@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"regexp"
@@ -19,8 +20,9 @@ import (
 // Reify fills in what a pod manifest leaves open and checks what can be checked
 // without touching anything (appc spec, "Pod Manifest" and "Volume Setup"):
 // every app gets an image ID, every mount point a volume, an `empty` one where
-// none is given, with a notice. With strict, a missing volume and an isolator
-// that jetpack does not know are errors instead. m is changed in place.
+// none is given, with a notice. With strict, a missing volume, a mount point's name
+// in place of its path and an isolator that jetpack does not know are errors instead.
+// m is changed in place.
 // Errors: those of the image store, ErrInvalid.
 func (r *Runtime) Reify(ctx context.Context, m *schema.PodManifest, strict bool) error {
 	_, err := r.reify(ctx, m, strict)
@@ -40,6 +42,12 @@ func (r *Runtime) reify(ctx context.Context, m *schema.PodManifest, strict bool)
 			return nil, fmt.Errorf("%w: port %s is not published, and --strict asks for all of it", ErrInvalid, p.Name)
 		}
 		r.Notice(fmt.Sprintf("port %s is not published on the host", p.Name))
+	}
+	if err := checkHostname(m); err != nil {
+		return nil, err
+	}
+	if err := r.checkNamed(ctx, m); err != nil {
+		return nil, err
 	}
 	for i := range m.Apps {
 		app := &m.Apps[i]
@@ -84,12 +92,23 @@ func (r *Runtime) resolve(ctx context.Context, app *schema.RuntimeApp) (*image.I
 		}
 		ref.Labels[l.Name.String()] = l.Value
 	}
-	img, err := r.Images.Find(ctx, ref.String())
+	img, err := r.find(ctx, ref.String())
 	if err != nil {
 		return nil, fmt.Errorf("app %s: %w", app.Name, err)
 	}
 	app.Image.ID = runtimeImage(img).ID
 	return img, nil
+}
+
+// find looks an image up. A name is discovered through the host that it begins with
+// (appc spec, "App Container Image Discovery"); one without can be nowhere else.
+func (r *Runtime) find(ctx context.Context, name string) (*image.Image, error) {
+	img, err := r.Images.Find(ctx, name)
+	host, _, isPath := strings.Cut(name, "/")
+	if errors.Is(err, image.ErrNotFound) && isPath && !strings.Contains(host, ".") {
+		return nil, fmt.Errorf("%w: without a host in its name it can only be in the local store", err)
+	}
+	return img, err
 }
 
 // effectiveApp is what runs: the pod's app object replaces the image's as a whole.
@@ -166,10 +185,11 @@ func (r *Runtime) checkIsolators(where string, isolators []types.Isolator, stric
 func (r *Runtime) bindMountPoints(m *schema.PodManifest, app *schema.RuntimeApp, own *types.App, strict bool) error {
 	for i := range app.Mounts {
 		mount := &app.Mounts[i]
-		for _, mp := range own.MountPoints {
-			if mount.Path == mp.Name.String() {
-				mount.Path = mp.Path
+		if p := mountPointPath(own, mount.Path); p != mount.Path {
+			if strict {
+				return fmt.Errorf("app %s: %w: mount %q is a mount point's name, and --strict asks for its path %s", app.Name, ErrInvalid, mount.Path, p)
 			}
+			mount.Path = p
 		}
 		if !path.IsAbs(mount.Path) {
 			return fmt.Errorf("app %s: %w: mount %q is neither an absolute path nor a mount point of the image", app.Name, ErrInvalid, mount.Path)
@@ -192,6 +212,16 @@ func (r *Runtime) bindMountPoints(m *schema.PodManifest, app *schema.RuntimeApp,
 		app.Mounts = append(app.Mounts, schema.Mount{Volume: mp.Name, Path: mp.Path})
 	}
 	return nil
+}
+
+// mountPointPath gives the path of the mount point that is named, else what it was given.
+func mountPointPath(own *types.App, name string) string {
+	for _, mp := range own.MountPoints {
+		if name == mp.Name.String() {
+			return mp.Path
+		}
+	}
+	return name
 }
 
 // EmptyVolume is a volume of kind `empty` with the specification's defaults.
@@ -219,23 +249,43 @@ func findVolume(m *schema.PodManifest, mount schema.Mount) *types.Volume {
 
 // checkVolumes looks at every host volume's source and names volumes nobody mounts.
 func (r *Runtime) checkVolumes(m *schema.PodManifest) error {
+	symlinks, err := symlinksAllowed(m)
+	if err != nil {
+		return err
+	}
 	used := map[types.ACName]bool{}
 	for _, app := range m.Apps {
 		for _, mount := range app.Mounts {
 			if mount.AppVolume == nil {
 				used[mount.Volume] = true
-			} else if err := checkVolume(*mount.AppVolume); err != nil {
+			} else if err := checkVolume(*mount.AppVolume, symlinks); err != nil {
 				return err
 			}
 		}
 	}
 	for _, v := range m.Volumes {
-		if err := checkVolume(v); err != nil {
+		if err := checkVolume(v, symlinks); err != nil {
 			return err
 		}
 		if !used[v.Name] {
 			r.Notice(fmt.Sprintf("volume %s is mounted by no app", v.Name))
 		}
+	}
+	return nil
+}
+
+// hostnameAnnotation gives a pod its host name, where the command line does not.
+const hostnameAnnotation = "hostname"
+
+// hostname is RFC 1123's, and at most the 64 bytes that Linux takes.
+var hostname = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?$`)
+
+// ValidHostname tells whether a pod can have the host name.
+func ValidHostname(s string) bool { return hostname.MatchString(s) }
+
+func checkHostname(m *schema.PodManifest) error {
+	if name, ok := m.Annotations.Get(hostnameAnnotation); ok && !ValidHostname(name) {
+		return fmt.Errorf("annotation %s: %w: %q: want letters, digits, dots and hyphens", hostnameAnnotation, ErrInvalid, name)
 	}
 	return nil
 }

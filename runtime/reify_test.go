@@ -17,6 +17,7 @@ import (
 
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/internal/manifest"
+	"github.com/jetpack-run/jetpack/runtime/volume"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -36,6 +37,7 @@ func addForReify(t *testing.T, h *host) {
 	h.add(t, "example.com/freebsd", `"labels":[{"name":"os","value":"freebsd"},{"name":"arch","value":"amd64"}]`, probeApp)
 	h.add(t, "example.com/arm", `"labels":[{"name":"os","value":"linux"},{"name":"arch","value":"aarch64"}]`, probeApp)
 	h.add(t, "example.com/data")
+	h.addVolume(t, "db")
 	h.add(t, "example.com/empty-exec", `"app":{"exec":[],"user":"0","group":"0"}`)
 	h.add(t, "example.com/activated", appOf(`"ports":[{"name":"www","protocol":"tcp","port":80,"socketActivated":true}]`))
 }
@@ -106,7 +108,7 @@ func (h *host) reifyGolden(t *testing.T, in *txtar.Archive) []byte {
 	add("notices", strings.Join(h.noted(), "\n"))
 	if err != nil {
 		add("error", err.Error())
-		if !errors.Is(err, ErrInvalid) && !errors.Is(err, image.ErrNotFound) {
+		if !errors.Is(err, ErrInvalid) && !errors.Is(err, image.ErrNotFound) && !errors.Is(err, volume.ErrNotFound) {
 			t.Errorf("error %v is of no kind", err)
 		}
 		return txtar.Format(out)
@@ -183,6 +185,33 @@ func TestHostVolumeSource(t *testing.T) {
 					t.Errorf("error %v, want %q", err, tt.message)
 				}
 			})
+		}
+	}
+}
+
+// With its switch a pod may have symbolic links in sources.
+func TestSymlinkedSource(t *testing.T) {
+	h := newHost(t)
+	dir := t.TempDir()
+	if err := fillRoot(dir, map[string]string{"/real/f": "text", "/link": "-> real"}); err != nil {
+		t.Fatal(err)
+	}
+	for value, ok := range map[string]bool{"": false, "false": false, "true": true} {
+		m := h.probes(t, "read /v/f")
+		m.Volumes = []types.Volume{{Name: "v", Kind: "host", Source: filepath.Join(dir, "link")}}
+		m.Apps[0].Mounts = []schema.Mount{{Volume: "v", Path: "/v"}}
+		if value != "" {
+			m.Annotations.Set(allowSymlinks, value)
+		}
+		if err := h.Reify(t.Context(), m, false); (err == nil) != ok {
+			t.Errorf("%q: %v", value, err)
+		}
+		if !ok {
+			continue
+		}
+		run, c := h.up(t, m, noNetwork)
+		if info := ended(t, run); info.Status() != 0 || c.text() != "text" {
+			t.Errorf("%+v, %q", info.State, c.text())
 		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/appc/spec/schema/types"
 	"github.com/containerd/console"
 
 	"github.com/jetpack-run/jetpack/internal/sandbox"
@@ -169,15 +168,6 @@ func (r *Run) Resize(size console.WinSize) {
 	}
 }
 
-func (a *appRun) event(name string) types.Exec {
-	for _, h := range a.own.EventHandlers {
-		if h.Name == name {
-			return h.Exec
-		}
-	}
-	return nil
-}
-
 // supervise sees one app through: pre-start, main, post-stop.
 func (a *appRun) supervise() {
 	ctx := context.Background()
@@ -206,7 +196,10 @@ func (a *appRun) supervise() {
 
 // fail records why an app did not run as it should and tells the user.
 func (a *appRun) fail(err error) {
-	a.status.Error = err.Error()
+	if a.status.Error != "" {
+		a.status.Error += "; "
+	}
+	a.status.Error += err.Error()
 	if a.status.Status == 0 {
 		a.status.Status = FailureStatus(err)
 	}

@@ -169,6 +169,51 @@ func TestCommandOfHandlerNotFound(t *testing.T) {
 	}
 }
 
+// A pre-start handler may make the command that comes after it.
+func TestCommandMadeByHandler(t *testing.T) {
+	h := newHost(t)
+	m := h.handlers(t, "write /tmp/made x", "args", "")
+	m.Apps[0].App.Exec[0] = "/tmp/made"
+	run, _ := h.up(t, m, noNetwork)
+	info := ended(t, run)
+	// What the probe writes is no program, but it was looked for, and later.
+	if got := info.State.Apps["probe"]; got.Status != 126 || !strings.Contains(got.Error, "exec format error") && !strings.Contains(got.Error, "permission denied") {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// A pre-start handler that takes its time keeps no other app waiting.
+func TestHandlerBlocksNobody(t *testing.T) {
+	h := newHost(t)
+	m := h.probes(t, "args first", "args second")
+	m.Apps[0].App.EventHandlers = []types.EventHandler{{Name: "pre-start", Exec: types.Exec{"/bin/probe", "trap", "15"}}}
+	run, c := h.up(t, m, noNetwork)
+	c.wait(1, "ready")
+	c.wait(1, "second")
+	if strings.Contains(c.text(), "first") {
+		t.Error("main has not waited for its handler")
+	}
+	run.Kill()
+	info := ended(t, run)
+	if got := info.State.Apps["probe"]; got.Status != 125 || !strings.HasPrefix(got.Error, "pre-start: ") {
+		t.Errorf("first %+v", got)
+	}
+	if got := info.State.Apps["probe-2"]; got != (AppStatus{}) {
+		t.Errorf("second %+v", got)
+	}
+}
+
+// Nothing that went wrong is lost.
+func TestAllFailuresAreKept(t *testing.T) {
+	h := newHost(t)
+	a := &appRun{app: &app{name: "a"}, run: &Run{pod: &Pod{rt: h.Runtime}}}
+	a.fail(errors.New("one"))
+	a.fail(errors.New("two"))
+	if a.status.Error != "one; two" || a.status.Status != 125 {
+		t.Errorf("%+v", a.status)
+	}
+}
+
 // Handlers run as root in the app's directory and environment.
 func TestHandlerIdentity(t *testing.T) {
 	a := &app{name: "web", own: &types.App{WorkingDirectory: "/srv"}, id: identity{uid: 5, gid: 6, groups: []uint32{7}, home: "/h", shell: "/s"}}

@@ -18,6 +18,7 @@ import (
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/internal/storage"
+	"github.com/jetpack-run/jetpack/runtime/volume"
 )
 
 // Sentinels of this package, wrapped with the object.
@@ -30,6 +31,8 @@ var (
 	ErrBusy = errors.New("pod is busy")
 	// ErrNotRunning: the pod has no supervisor to talk to.
 	ErrNotRunning = errors.New("pod is not running")
+	// ErrNotStarted: the pod has no roots yet.
+	ErrNotStarted = errors.New("pod was never started")
 	// ErrInvalid: the pod cannot be run as it is described.
 	ErrInvalid = errors.New("invalid pod")
 	// ErrNameTaken: another pod has the name.
@@ -44,10 +47,21 @@ type Images interface {
 	Get(ctx context.Context, id image.ID) (*image.Image, error)
 }
 
+// Volumes is what runtime needs of the named volumes.
+type Volumes interface {
+	// Get tells whether a volume is there. Errors: volume.ErrNotFound, volume.ErrInvalid.
+	Get(ctx context.Context, name string) (volume.Volume, error)
+	// Acquire takes a volume into use and mounts it. Errors: as Get.
+	Acquire(ctx context.Context, name string) (*volume.Lease, error)
+	// Debris lists what interrupted commands left of volumes.
+	Debris(ctx context.Context) ([]volume.Debris, error)
+}
+
 // Runtime is the pods of one root. Several processes may use it at a time.
 type Runtime struct {
 	Dir     string // the pods' directory, absolute
 	Images  Images
+	Volumes Volumes
 	Storage storage.Driver
 	Engine  sandbox.Engine
 	// OS and Arch are the host's, in the appc spec's words: "linux", "amd64".

@@ -84,13 +84,21 @@ func (r *Runtime) prepare(ctx context.Context, m *schema.PodManifest, o Options,
 	if err != nil {
 		return nil, nil, err
 	}
-	// From here on the pod's manifest keeps its images; one may have gone before.
-	for _, img := range images {
-		if _, err := r.Images.Get(ctx, img.ID); err != nil {
-			return nil, nil, errors.Join(err, p.Remove(context.WithoutCancel(ctx)))
-		}
+	if err := r.stillThere(ctx, m, images); err != nil {
+		return nil, nil, errors.Join(err, p.Remove(context.WithoutCancel(ctx)))
 	}
 	return p, images, nil
+}
+
+// stillThere looks again for what the pod refers to: its manifest keeps that from
+// now on, and it may have gone before.
+func (r *Runtime) stillThere(ctx context.Context, m *schema.PodManifest, images []*image.Image) error {
+	for _, img := range images {
+		if _, err := r.Images.Get(ctx, img.ID); err != nil {
+			return err
+		}
+	}
+	return r.namedExist(ctx, m)
 }
 
 // app is an app about to run.
@@ -106,7 +114,7 @@ type app struct {
 }
 
 // Start runs a pod that is prepared, or has exited or crashed, each time from
-// fresh copies of its images and empty volumes, and returns when every app was
+// fresh copies of its images and empty volumes unless Options.KeepRootfs, and returns when every app was
 // started or the pod is gone again. ctx bounds the start only. Errors: ErrInvalid,
 // those of the sandbox; after one, nothing of the pod runs and it is as before.
 func (p *Pod) Start(ctx context.Context, stdio IO) (*Run, error) {
@@ -144,7 +152,7 @@ func (p *Pod) start(ctx context.Context, images []*image.Image, stdio IO) (_ *Ru
 	if err != nil {
 		return nil, err
 	}
-	pod := sandbox.Pod{ID: p.UUID, Hostname: first(p.Options.Hostname, p.UUID), Network: p.Options.Network}
+	pod := sandbox.Pod{ID: p.UUID, Hostname: p.Hostname(), Network: p.Options.Network}
 	for _, a := range apps {
 		pod.Apps = append(pod.Apps, sandbox.App{Name: a.name, Root: a.root, ReadOnly: a.readOnly, Mounts: a.mounts})
 	}
@@ -166,29 +174,49 @@ func (p *Pod) start(ctx context.Context, images []*image.Image, stdio IO) (_ *Ru
 // prepareRoots gives every app a fresh clone of its image, with its mount targets
 // made and its identity known.
 func (p *Pod) prepareRoots(ctx context.Context, images []*image.Image) ([]*app, error) {
-	if err := p.makeVolumes(ctx); err != nil {
+	made, err := p.beginRoots()
+	if err != nil {
 		return nil, err
+	}
+	keep := made != nil
+	if err := p.makeVolumes(ctx, keep); err != nil {
+		return nil, err
+	}
+	if !keep {
+		made = roots{}
 	}
 	var apps []*app
 	for i := range p.Manifest.Apps {
 		ra := &p.Manifest.Apps[i]
-		a, err := p.prepareRoot(ctx, ra, images[i])
+		a, err := p.prepareRoot(ctx, ra, images[i], made)
 		if err != nil {
 			return nil, err
 		}
 		apps = append(apps, a)
 	}
-	return apps, nil
+	return apps, p.recordRoots(made)
 }
 
-func (p *Pod) prepareRoot(ctx context.Context, ra *schema.RuntimeApp, img *image.Image) (_ *app, err error) {
-	name := ra.Name.String()
-	tree := rootTree(p.UUID, ra.Name)
+// cloneRoot gives an app the fresh copy of its image.
+func (p *Pod) cloneRoot(ctx context.Context, img *image.Image, tree string) error {
 	if err := storage.Remove(ctx, p.rt.Storage, tree); err != nil {
-		return nil, fmt.Errorf("app %s: %w", name, err)
+		return err
 	}
 	if err := p.rt.Storage.Clone(ctx, image.Tree(img.ID), tree, storage.Options{Meta: p.meta()}); err != nil {
-		return nil, fmt.Errorf("app %s: clone image: %w", name, err)
+		return fmt.Errorf("clone image: %w", err)
+	}
+	return nil
+}
+
+// prepareRoot makes the root of an app, unless made already has it, and adds to
+// made what jetpack makes in it.
+func (p *Pod) prepareRoot(ctx context.Context, ra *schema.RuntimeApp, img *image.Image, made roots) (_ *app, err error) {
+	name := ra.Name.String()
+	tree := rootTree(p.UUID, ra.Name)
+	if _, kept := made[name]; !kept {
+		if err := p.cloneRoot(ctx, img, tree); err != nil {
+			return nil, fmt.Errorf("app %s: %w", name, err)
+		}
 	}
 	dir, err := p.rt.Storage.Mount(ctx, tree)
 	if err != nil {
@@ -209,16 +237,35 @@ func (p *Pod) prepareRoot(ctx context.Context, ra *schema.RuntimeApp, img *image
 	if err := p.writeEtc(root); err != nil {
 		return nil, fmt.Errorf("app %s: %w", name, err)
 	}
-	if a.mounts, err = p.mounts(ctx, root, ra, own); err != nil {
+	targets, err := p.mounts(root, ra, own)
+	if err != nil {
+		return nil, err
+	}
+	if err := made.add(name, dir, root); err != nil {
+		return nil, fmt.Errorf("app %s: %w", name, err)
+	}
+	if a.mounts, err = bind(root, name, targets); err != nil {
 		return nil, err
 	}
 	if a.id, err = lookUp(root, own); err != nil {
 		return nil, fmt.Errorf("app %s: %w", name, err)
 	}
+	if a.event("pre-start") != nil {
+		return a, nil // it may make the command
+	}
 	if _, err := sandbox.ResolveCommand(sandbox.App{Name: name, Root: dir, Mounts: a.mounts}, a.process(own.Exec)); err != nil {
 		return nil, fmt.Errorf("app %s: %w", name, err)
 	}
 	return a, nil
+}
+
+func (a *app) event(name string) types.Exec {
+	for _, h := range a.own.EventHandlers {
+		if h.Name == name {
+			return h.Exec
+		}
+	}
+	return nil
 }
 
 // writeEtc gives an image with an /etc the hosts file it lacks, and with the host's
@@ -231,7 +278,7 @@ func (p *Pod) writeEtc(root *inroot.Root) error {
 	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return nil //nolint:nilerr // an image without /etc gets no files there
 	}
-	hosts := fmt.Sprintf("127.0.0.1 localhost\n::1 localhost\n127.0.0.1 %s\n", first(p.Options.Hostname, p.UUID))
+	hosts := fmt.Sprintf("127.0.0.1 localhost\n::1 localhost\n127.0.0.1 %s\n", p.Hostname())
 	if err := writeMissing(root, "/etc/hosts", []byte(hosts)); err != nil {
 		return err
 	}
@@ -315,5 +362,9 @@ func (p *Pod) release(ctx context.Context) error {
 	for _, t := range trees {
 		errs = append(errs, p.rt.Storage.Unmount(ctx, t))
 	}
-	return errors.Join(errs...)
+	for _, l := range p.leases {
+		errs = append(errs, l.Release(ctx))
+	}
+	p.leases, p.sources = nil, nil
+	return errors.Join(append(errs, releaseSources(p.sourcesDir()))...)
 }

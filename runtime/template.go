@@ -34,7 +34,7 @@ func (r *Runtime) Template(ctx context.Context, apps []AppRequest, volumes []typ
 	m := schema.BlankPodManifest()
 	m.Volumes = volumes
 	for _, req := range apps {
-		img, err := r.Images.Find(ctx, req.Image)
+		img, err := r.find(ctx, req.Image)
 		if err != nil {
 			return nil, err
 		}
@@ -63,7 +63,10 @@ func (req AppRequest) runtimeApp(img *image.Image) (schema.RuntimeApp, error) {
 	app := schema.RuntimeApp{
 		Image:          runtimeImage(img),
 		ReadOnlyRootFS: req.ReadOnly,
-		Mounts:         req.Mounts,
+		Mounts:         slices.Clone(req.Mounts),
+	}
+	for i, m := range app.Mounts {
+		app.Mounts[i].Path = mountPointPath(ownApp(img.Parsed().App), m.Path)
 	}
 	name := req.Name
 	if name == "" {

@@ -19,12 +19,79 @@ import (
 	"github.com/jetpack-run/jetpack/internal/inroot"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/internal/storage"
+	"github.com/jetpack-run/jetpack/runtime/volume"
 )
 
-// checkVolume refuses a host volume whose source is missing, or is reached through
-// a symbolic link, which whoever may write there could turn (appc spec, "Volume
-// Setup"; containerd's CVE-2022-23648 is the same fault).
-func checkVolume(v types.Volume) error {
+// allowSymlinks is the annotation of a pod that permits, when "true", symbolic links
+// in the sources of its host volumes.
+const allowSymlinks = "jetpack/allow-symlinked-sources"
+
+// symlinksAllowed reads the switch. Errors: ErrInvalid.
+func symlinksAllowed(m *schema.PodManifest) (bool, error) {
+	value, ok := m.Annotations.Get(allowSymlinks)
+	if ok && value != "true" && value != "false" {
+		return false, fmt.Errorf("annotation %s: %w: %q: want true or false", allowSymlinks, ErrInvalid, value)
+	}
+	return value == "true", nil
+}
+
+// namedFor gives the named volume that a pod's volume is bound to, or "".
+func namedFor(m *schema.PodManifest, v types.ACName) string {
+	name, _ := m.Annotations.Get(volume.AnnotationPrefix + v.String())
+	return name
+}
+
+// namedVolumes lists the named volumes that a pod is bound to.
+func namedVolumes(m *schema.PodManifest) (names []string) {
+	for _, a := range m.Annotations {
+		if strings.HasPrefix(a.Name.String(), volume.AnnotationPrefix) && !slices.Contains(names, a.Value) {
+			names = append(names, a.Value)
+		}
+	}
+	return names
+}
+
+// checkNamed refuses a binding of what the pod does not have, or to a named volume
+// that there is not.
+func (r *Runtime) checkNamed(ctx context.Context, m *schema.PodManifest) error {
+	for _, a := range m.Annotations {
+		name, ok := strings.CutPrefix(a.Name.String(), volume.AnnotationPrefix)
+		if !ok {
+			continue
+		}
+		i := slices.IndexFunc(m.Volumes, func(v types.Volume) bool { return v.Name.String() == name })
+		switch {
+		case i < 0:
+			return fmt.Errorf("annotation %s: %w: the pod has no volume %s", a.Name, ErrInvalid, name)
+		case m.Volumes[i].Kind != "empty":
+			return fmt.Errorf("annotation %s: %w: volume %s is of kind %s, not empty", a.Name, ErrInvalid, name, m.Volumes[i].Kind)
+		}
+	}
+	return r.namedExist(ctx, m)
+}
+
+// namedExist: the named volumes that a pod is bound to are there.
+func (r *Runtime) namedExist(ctx context.Context, m *schema.PodManifest) error {
+	for _, name := range namedVolumes(m) {
+		if _, err := r.Volumes.Get(ctx, name); err != nil {
+			return createNamed(name, err)
+		}
+	}
+	return nil
+}
+
+// createNamed says what to do about a named volume that there is not.
+func createNamed(name string, err error) error {
+	if errors.Is(err, volume.ErrNotFound) {
+		return fmt.Errorf("volume %w; make it with 'jetpack volume create %s'", err, name)
+	}
+	return fmt.Errorf("named volume: %w", err)
+}
+
+// checkVolume refuses a host volume whose source is missing, or, unless that is
+// allowed, is reached through a symbolic link, which whoever may write there could
+// turn (appc spec, "Volume Setup"; containerd's CVE-2022-23648 is the same fault).
+func checkVolume(v types.Volume, symlinks bool) error {
 	if len(v.Name) > maxName {
 		return fmt.Errorf("%w: volume name %q is longer than %d characters", ErrInvalid, v.Name, maxName)
 	}
@@ -34,8 +101,12 @@ func checkVolume(v types.Volume) error {
 	if path.Clean(v.Source) != v.Source {
 		return fmt.Errorf("volume %s: %w: source %s: write it as %s", v.Name, ErrInvalid, v.Source, path.Clean(v.Source))
 	}
+	stat := os.Lstat
+	if symlinks {
+		stat = os.Stat
+	}
 	for p := v.Source; p != "/"; p = filepath.Dir(p) {
-		fi, err := os.Lstat(p)
+		fi, err := stat(p)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return fmt.Errorf("volume %s: %w: source %s does not exist; create it first", v.Name, ErrInvalid, p)
@@ -59,10 +130,16 @@ func volumeTree(podID, app string, v types.Volume) string {
 	return volumeKind + "/" + name + v.Name.String()
 }
 
-// makeVolumes makes the pod's `empty` volumes anew.
-func (p *Pod) makeVolumes(ctx context.Context) error {
-	for _, v := range p.Manifest.Volumes {
-		if err := p.makeVolume(ctx, "", v); err != nil {
+// makeVolumes makes the pod's `empty` volumes anew, unless they are kept, and makes
+// all volumes reachable: sources says where.
+func (p *Pod) makeVolumes(ctx context.Context, keep bool) error {
+	p.sources = map[*types.Volume]string{}
+	// A start that a crash cut short may have left some.
+	if err := releaseSources(p.sourcesDir()); err != nil {
+		return err
+	}
+	for i := range p.Manifest.Volumes {
+		if err := p.makeVolume(ctx, "", &p.Manifest.Volumes[i], keep); err != nil {
 			return err
 		}
 	}
@@ -71,7 +148,7 @@ func (p *Pod) makeVolumes(ctx context.Context) error {
 			if m.AppVolume == nil {
 				continue
 			}
-			if err := p.makeVolume(ctx, app.Name.String(), *m.AppVolume); err != nil {
+			if err := p.makeVolume(ctx, app.Name.String(), m.AppVolume, keep); err != nil {
 				return err
 			}
 		}
@@ -79,30 +156,65 @@ func (p *Pod) makeVolumes(ctx context.Context) error {
 	return nil
 }
 
-func (p *Pod) makeVolume(ctx context.Context, app string, v types.Volume) error {
-	if v.Kind != "empty" {
-		return checkVolume(v) // it may have gone since the pod was prepared
-	}
-	name := volumeTree(p.UUID, app, v)
-	if err := storage.Remove(ctx, p.rt.Storage, name); err != nil {
+func (p *Pod) makeVolume(ctx context.Context, app string, v *types.Volume, keep bool) error {
+	symlinks, err := symlinksAllowed(p.Manifest)
+	if err != nil {
 		return err
 	}
-	if err := p.rt.Storage.Create(ctx, name, storage.Options{Meta: p.meta()}); err != nil {
-		return fmt.Errorf("volume %s: %w", v.Name, err)
+	if err := checkVolume(*v, symlinks); err != nil { // it may have gone since the pod was prepared
+		return err
 	}
-	dir, err := p.rt.Storage.Mount(ctx, name)
+	switch {
+	case v.Kind == "host":
+		name := strconv.Itoa(len(p.sources))
+		p.sources[v], err = holdSource(p.sourcesDir(), name, v.Source, symlinks, isRecursive(*v))
+	case app == "" && namedFor(p.Manifest, v.Name) != "":
+		p.sources[v], err = p.lease(ctx, namedFor(p.Manifest, v.Name))
+	default:
+		p.sources[v], err = p.emptyVolume(ctx, volumeTree(p.UUID, app, *v), *v, keep)
+	}
 	if err != nil {
-		return fmt.Errorf("volume %s: %w", v.Name, err)
-	}
-	mode, err := strconv.ParseUint(*v.Mode, 8, 32)
-	if err != nil {
-		return fmt.Errorf("volume %s: %w: mode %q", v.Name, ErrInvalid, *v.Mode)
-	}
-	// chown first: it clears the set-id bits.
-	if err := errors.Join(os.Chown(dir, *v.UID, *v.GID), unix.Chmod(dir, uint32(mode))); err != nil {
 		return fmt.Errorf("volume %s: %w", v.Name, err)
 	}
 	return nil
+}
+
+// sourcesDir is where the sources of host volumes are mounted while the pod runs.
+func (p *Pod) sourcesDir() string { return filepath.Join(p.dir(), sourcesDir) }
+
+// lease takes a named volume into use until release. Its owner and mode stay.
+func (p *Pod) lease(ctx context.Context, name string) (dir string, err error) {
+	l, err := p.rt.Volumes.Acquire(ctx, name)
+	if err != nil {
+		return "", createNamed(name, err)
+	}
+	p.leases = append(p.leases, l)
+	return l.Dir, nil
+}
+
+func (p *Pod) emptyVolume(ctx context.Context, tree string, v types.Volume, keep bool) (string, error) {
+	if keep {
+		dir, err := p.rt.Storage.Mount(ctx, tree)
+		if !errors.Is(err, storage.ErrNotFound) {
+			return dir, err
+		}
+	}
+	if err := storage.Remove(ctx, p.rt.Storage, tree); err != nil {
+		return "", err
+	}
+	if err := p.rt.Storage.Create(ctx, tree, storage.Options{Meta: p.meta()}); err != nil {
+		return "", err
+	}
+	dir, err := p.rt.Storage.Mount(ctx, tree)
+	if err != nil {
+		return "", err
+	}
+	mode, err := strconv.ParseUint(*v.Mode, 8, 32)
+	if err != nil {
+		return "", fmt.Errorf("%w: mode %q", ErrInvalid, *v.Mode)
+	}
+	// chown first: it clears the set-id bits.
+	return dir, errors.Join(os.Chown(dir, *v.UID, *v.GID), unix.Chmod(dir, uint32(mode)))
 }
 
 // meta marks the trees of a pod for administrators.
@@ -112,21 +224,11 @@ func (p *Pod) meta() map[string]string {
 
 // mounts turns the mounts of an app into what the sandbox binds, parents first,
 // and makes their targets inside root. Nothing is followed out of the root.
-func (p *Pod) mounts(ctx context.Context, root *inroot.Root, app *schema.RuntimeApp, own *types.App) ([]sandbox.Mount, error) {
+func (p *Pod) mounts(root *inroot.Root, app *schema.RuntimeApp, own *types.App) ([]sandbox.Mount, error) {
 	var mounts []sandbox.Mount
 	for _, m := range app.Mounts {
 		v := findVolume(p.Manifest, m)
-		source := v.Source
-		if v.Kind == "empty" {
-			scope := ""
-			if m.AppVolume != nil {
-				scope = app.Name.String()
-			}
-			var err error
-			if source, err = p.rt.Storage.Mount(ctx, volumeTree(p.UUID, scope, *v)); err != nil {
-				return nil, fmt.Errorf("volume %s: %w", v.Name, err)
-			}
-		}
+		source := p.sources[v]
 		target, err := p.makeTarget(root, app.Name.String(), m.Path, source)
 		if err != nil {
 			return nil, err
@@ -135,7 +237,7 @@ func (p *Pod) mounts(ctx context.Context, root *inroot.Root, app *schema.Runtime
 			Source:    source,
 			Target:    target,
 			ReadOnly:  isTrue(v.ReadOnly) || mountPointReadOnly(own, m.Path),
-			Recursive: v.Recursive == nil || *v.Recursive,
+			Recursive: isRecursive(*v),
 		})
 	}
 	slices.SortFunc(mounts, func(a, b sandbox.Mount) int { return strings.Compare(a.Target, b.Target) })
@@ -146,15 +248,23 @@ func (p *Pod) mounts(ctx context.Context, root *inroot.Root, app *schema.Runtime
 			}
 		}
 	}
+	return mounts, nil
+}
+
+// bind has lookups in root see through the mounts of an app.
+func bind(root *inroot.Root, app string, mounts []sandbox.Mount) ([]sandbox.Mount, error) {
 	for _, m := range mounts {
 		if err := root.Bind(m.Target, m.Source); err != nil {
-			return nil, fmt.Errorf("app %s: mount %s: %w", app.Name, m.Target, err)
+			return nil, fmt.Errorf("app %s: mount %s: %w", app, m.Target, err)
 		}
 	}
 	return mounts, nil
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }
+
+// isRecursive: what is mounted below a volume's source comes along by default.
+func isRecursive(v types.Volume) bool { return v.Recursive == nil || *v.Recursive }
 
 // mountPointReadOnly: a mount is read-only when either side says so.
 func mountPointReadOnly(own *types.App, target string) bool {
@@ -190,7 +300,7 @@ func (p *Pod) makeTarget(root *inroot.Root, app, target, source string) (string,
 	}
 	var src unix.Stat_t
 	if err := unix.Stat(source, &src); err != nil {
-		return fail("source %s: %v", source, err)
+		return fail("volume: %v", err)
 	}
 	wantDir := src.Mode&unix.S_IFMT == unix.S_IFDIR
 	st, err := root.Lstat(resolved)
@@ -201,8 +311,10 @@ func (p *Pod) makeTarget(root *inroot.Root, app, target, source string) (string,
 	case kind == unix.S_IFLNK:
 		return fail("it is a symbolic link in the image; mount at what it points to")
 	case kind == unix.S_IFDIR && !wantDir:
-		return fail("it is a directory, and %s is a file", source)
-	case kind == unix.S_IFDIR || !wantDir:
+		return fail("it is a directory in the image, and the volume is a file")
+	case kind == unix.S_IFDIR:
+		return resolved, p.noteHidden(root, app, resolved)
+	case !wantDir:
 		return resolved, nil
 	default:
 		p.rt.Notice(fmt.Sprintf("app %s: mount target %s: the file there is replaced by a directory", app, target))
@@ -219,6 +331,18 @@ func (p *Pod) makeTarget(root *inroot.Root, app, target, source string) (string,
 		return fail("%v", err)
 	}
 	return resolved, nil
+}
+
+// noteHidden tells of a directory that a mount hides with what is in it.
+func (p *Pod) noteHidden(root *inroot.Root, app, dir string) error {
+	empty, err := root.IsEmpty(dir)
+	if err != nil {
+		return fmt.Errorf("app %s: mount target: %w", app, err)
+	}
+	if !empty {
+		p.rt.Notice(fmt.Sprintf("app %s: mount target %s: what the image has there is hidden", app, dir))
+	}
+	return nil
 }
 
 // makeParent gives dir without symbolic links, and makes it when it is missing.

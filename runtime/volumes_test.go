@@ -34,7 +34,7 @@ func TestMakeTarget(t *testing.T) {
 		{"missing", nil, "/data", dir, "/data", "", false},
 		{"missing with parents", nil, "/a/b/c", dir, "/a/b/c", "", false},
 		{"there", map[string]string{"/data/": ""}, "/data", dir, "/data", "", false},
-		{"not empty", map[string]string{"/data/x": "x"}, "/data", dir, "/data", "", false},
+		{"not empty", map[string]string{"/data/x": "x"}, "/data", dir, "/data", "", true},
 		{"not clean", map[string]string{"/data/": ""}, "//x/../data/.", dir, "/data", "", false},
 		{"upwards", nil, "/../../data", dir, "/data", "", false},
 		{"a file in a directory's place", map[string]string{"/data": "x"}, "/data", dir, "/data", "", true},
@@ -161,7 +161,11 @@ func TestMounts(t *testing.T) {
 			root := fileRoot(t, map[string]string{"/real/": "", "/link": "-> real"})
 			p := &Pod{Info: Info{UUID: "u", Manifest: &schema.PodManifest{Volumes: pod}}, rt: h.Runtime}
 			app := &schema.RuntimeApp{Name: "web", Mounts: tt.mounts}
-			mounts, err := p.mounts(t.Context(), root, app, &types.App{MountPoints: tt.points})
+			p.sources = map[*types.Volume]string{&own: dir}
+			for i := range pod {
+				p.sources[&pod[i]] = dir
+			}
+			mounts, err := p.mounts(root, app, &types.App{MountPoints: tt.points})
 			if tt.fails != "" {
 				if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), tt.fails) {
 					t.Fatalf("got %v, %v; want error %q", mounts, err, tt.fails)

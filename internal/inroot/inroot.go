@@ -46,6 +46,7 @@ const (
 type Root struct {
 	fd    int
 	binds map[string]bind // by clean absolute in-root path
+	made  []string
 }
 
 // bind is what lies over a path of the root: name in the directory fd, "." for
@@ -159,6 +160,37 @@ func (r *Root) Resolve(path string) (string, error) {
 	return at.path, nil
 }
 
+// Made gives the paths of what MkdirAll and WriteFile have made since Open, in that
+// order and free of symbolic links.
+func (r *Root) Made() []string { return r.made }
+
+// IsEmpty tells whether path leads to an empty directory; symbolic links are followed
+// inside the root. Errors: ENOTDIR.
+func (r *Root) IsEmpty(path string) (_ bool, err error) {
+	w, at, err := r.lookup(path, followFinal)
+	if err != nil {
+		return false, fmt.Errorf("read directory %q: %w", path, err)
+	}
+	defer w.close()
+	if fileType(&at.stat) != unix.S_IFDIR {
+		return false, fmt.Errorf("read directory %q: %w", path, unix.ENOTDIR)
+	}
+	if w.top().fd == virtual {
+		return false, nil // something is bound below
+	}
+	fd, err := openat(w.top().fd, ".", dirFlags)
+	if err != nil {
+		return false, fmt.Errorf("read directory %q: %w", path, err)
+	}
+	dir := os.NewFile(uintptr(fd), at.path)
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	_, err = dir.ReadDir(1)
+	if errors.Is(err, io.EOF) {
+		return true, nil
+	}
+	return false, err
+}
+
 // Stat describes what path leads to; symbolic links are followed inside the root.
 func (r *Root) Stat(path string) (unix.Stat_t, error) {
 	w, at, err := r.lookup(path, followFinal)
@@ -251,7 +283,7 @@ func (r *Root) MkdirAll(path string, perm uint32) error {
 // of any non-directory that is there; a final symbolic link is replaced and never
 // followed. The parent must exist. Errors: EISDIR, EBUSY (path is bound).
 func (r *Root) WriteFile(path string, data []byte, perm uint32) error {
-	err := r.inParent(path, func(dir int, name string) error {
+	err := r.inParent(path, func(dir int, name, at string) error {
 		var st unix.Stat_t
 		err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW)
 		switch {
@@ -263,6 +295,7 @@ func (r *Root) WriteFile(path string, data []byte, perm uint32) error {
 		if err != nil && err != unix.ENOENT {
 			return err
 		}
+		r.made = append(r.made, at)
 		return createFile(dir, name, data, perm)
 	})
 	if err != nil {
@@ -293,7 +326,7 @@ func createFile(dir int, name string, data []byte, perm uint32) (err error) {
 // final symbolic link is itself removed. Errors: ENOTEMPTY, EBUSY (something is
 // bound at or below path).
 func (r *Root) Remove(path string) error {
-	err := r.inParent(path, func(dir int, name string) error {
+	err := r.inParent(path, func(dir int, name, _ string) error {
 		var st unix.Stat_t
 		if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
@@ -309,9 +342,9 @@ func (r *Root) Remove(path string) error {
 	return nil
 }
 
-// inParent calls do with the directory that holds path's final component and
-// that component, unless something is bound there or below (EBUSY).
-func (r *Root) inParent(p string, do func(dir int, name string) error) error {
+// inParent calls do with the directory that holds path's final component, that
+// component, and both as a path free of symbolic links, unless something is bound there or below (EBUSY).
+func (r *Root) inParent(p string, do func(dir int, name, at string) error) error {
 	parent, name := path.Split(strings.TrimRight(p, "/"))
 	if name == "" || name == "." || name == ".." {
 		return unix.EINVAL
@@ -333,7 +366,7 @@ func (r *Root) inParent(p string, do func(dir int, name string) error) error {
 	case dir.fd == virtual:
 		return unix.ENOENT
 	}
-	return do(dir.fd, name)
+	return do(dir.fd, name, path.Join(dir.path, name))
 }
 
 // coversBind says whether something is bound at p or below it.

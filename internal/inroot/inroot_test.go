@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -696,5 +697,85 @@ func TestErrorsQuotePaths(t *testing.T) {
 	_, err := r.Resolve("/\x1b[31m")
 	if err == nil || bytes.ContainsRune([]byte(err.Error()), '\x1b') {
 		t.Errorf("got %q", err)
+	}
+}
+
+func TestMade(t *testing.T) {
+	dir := t.TempDir()
+	for _, err := range []error{
+		os.Mkdir(filepath.Join(dir, "real"), 0o755),
+		os.Symlink("real", filepath.Join(dir, "link")),
+		os.Symlink("/missing/deep", filepath.Join(dir, "dangling")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, err := range []error{
+		r.MkdirAll("/link/a/b", 0o755), r.MkdirAll("/real", 0o755), r.MkdirAll("/dangling/x", 0o755),
+		r.WriteFile("/link/a/f", nil, 0o644), r.WriteFile("real/../real/f", nil, 0o644),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.WriteFile("/none/f", nil, 0o644); err == nil {
+		t.Error("a file without parent was written")
+	}
+	want := []string{"/real/a", "/real/a/b", "/missing", "/missing/deep", "/missing/deep/x", "/real/a/f", "/real/f"}
+	if got := r.Made(); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestIsEmpty(t *testing.T) {
+	dir, source := t.TempDir(), t.TempDir()
+	for _, err := range []error{
+		os.MkdirAll(filepath.Join(dir, "full", "empty"), 0o755),
+		os.Symlink("/full/empty", filepath.Join(dir, "link")),
+		os.WriteFile(filepath.Join(dir, "file"), nil, 0o644),
+		os.Mkdir(filepath.Join(source, "x"), 0o755),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, target := range []string{"/bound", "/virtual/bound"} {
+		if err := r.Bind(target, source); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]string{
+		"/": "full", "/full": "full", "/full/empty": "empty", "/link": "empty", "/bound": "full", "/bound/x": "empty",
+		"/virtual": "full", "/file": "error", "/none": "error",
+	} {
+		got := "full"
+		switch empty, err := r.IsEmpty(path); {
+		case err != nil:
+			got = "error"
+		case empty:
+			got = "empty"
+		}
+		if got != want {
+			t.Errorf("%s is %s, want %s", path, got, want)
+		}
 	}
 }

@@ -128,6 +128,7 @@ func (w *walker) find(name string) (place, error) {
 		if err := mkdirat(at.dir, at.name, w.perm); err != nil {
 			return place{}, err
 		}
+		w.root.made = append(w.root.made, at.path)
 		return at, statat(at.dir, at.name, &at.stat)
 	case w.root.coversBind(at.path):
 		at.dir, at.stat = virtual, virtualStat()

@@ -132,7 +132,7 @@ type App struct {
 
 // Mount binds a host directory or file into an app's root.
 type Mount struct {
-	Source    string // absolute on the host
+	Source    string // absolute on the host; where it leads is the caller's to keep
 	Target    string // absolute inside the root, clean, free of symbolic links
 	ReadOnly  bool
 	Recursive bool // with what is mounted below the source
