@@ -35,7 +35,7 @@ step "generated files are up to date"
 make -s build
 rm -rf "$cache/generated"
 bin/jetpack generate "$cache/generated"
-for path in share/man share/completions docs/capabilities.md; do
+for path in share/man share/completions docs/capabilities.md docs/json.md; do
 	diff -r "$cache/generated/$path" "$path" || { echo "$path is out of date: run 'make generate'" >&2; exit 1; }
 done
 

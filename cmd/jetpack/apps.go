@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/jetpack-run/jetpack/runtime"
+	"github.com/jetpack-run/jetpack/runtime/volume"
 )
 
 // appLine is one app as the command line describes it.
@@ -117,46 +119,77 @@ func (a appLine) request() (runtime.AppRequest, error) {
 	return req, nil
 }
 
-// parseVolumes reads --volume flags; those of the form SRC:DST[:ro] also give a mount.
-func parseVolumes(specs []string) (volumes []types.Volume, mounts []schema.Mount, err error) {
-	for i, spec := range specs {
-		if strings.HasPrefix(spec, "/") {
-			v, m, err := parseBind(spec, fmt.Sprintf("bind-%d", i+1))
-			if err != nil {
-				return nil, nil, err
-			}
-			volumes, mounts = append(volumes, v), append(mounts, m)
-			continue
-		}
-		v, err := parseVolume(spec)
-		if err != nil {
-			return nil, nil, err
-		}
-		if slices.ContainsFunc(volumes, func(o types.Volume) bool { return o.Name == v.Name }) {
-			return nil, nil, usagef("--volume %s: the name is given twice", v.Name)
-		}
-		volumes = append(volumes, v)
-	}
-	return volumes, mounts, nil
+// podVolumes are what --volume flags say: the pod's volumes, mounts for a single
+// app, and annotations that give volumes a named one.
+type podVolumes struct {
+	volumes     []types.Volume
+	mounts      []schema.Mount
+	annotations types.Annotations
 }
 
-func parseBind(spec, name string) (types.Volume, schema.Mount, error) {
+// parseVolumes reads --volume flags; those of the form SRC:DST[:ro] also give a mount.
+func parseVolumes(specs []string) (podVolumes, error) {
+	var pv podVolumes
+	for i, spec := range specs {
+		if err := pv.add(spec, fmt.Sprintf("bind-%d", i+1)); err != nil {
+			return podVolumes{}, err
+		}
+	}
+	return pv, nil
+}
+
+// add takes in one flag; bind is the name of a volume that it gives none.
+func (pv *podVolumes) add(spec, bind string) error {
+	var v types.Volume
+	var named string
+	var err error
+	if head, _, _ := strings.Cut(spec, ","); strings.HasPrefix(spec, "/") || strings.Contains(head, ":") {
+		var m schema.Mount
+		if v, m, named, err = parseBind(spec, bind); err != nil {
+			return err
+		}
+		pv.mounts = append(pv.mounts, m)
+	} else if v, named, err = parseVolume(spec); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(pv.volumes, func(o types.Volume) bool { return o.Name == v.Name }) {
+		return usagef("--volume %s: the name is given twice", v.Name)
+	}
+	pv.volumes = append(pv.volumes, v)
+	if named != "" {
+		pv.annotations.Set(types.ACIdentifier(volume.AnnotationPrefix+v.Name.String()), named)
+	}
+	return nil
+}
+
+// parseBind reads SRC:DST[:ro], SRC being a host's directory or a named volume.
+func parseBind(spec, name string) (v types.Volume, m schema.Mount, named string, err error) {
 	parts := strings.Split(spec, ":")
 	readOnly := len(parts) == 3 && parts[2] == "ro"
 	if len(parts) != 2 && !readOnly || !path.IsAbs(parts[1]) {
-		return types.Volume{}, schema.Mount{}, usagef("--volume %q: want SRC:DST[:ro], both absolute", spec)
+		return v, m, "", usagef("--volume %q: want SRC:DST[:ro], DST absolute, SRC too or the name of a volume", spec)
 	}
-	return types.Volume{Name: types.ACName(name), Kind: "host", Source: parts[0], ReadOnly: &readOnly},
-		schema.Mount{Volume: types.ACName(name), Path: parts[1]}, nil
+	v, m = runtime.EmptyVolume(types.ACName(name)), schema.Mount{Volume: types.ACName(name), Path: parts[1]}
+	if path.IsAbs(parts[0]) {
+		v = types.Volume{Name: v.Name, Kind: "host", Source: parts[0]}
+	} else if named = parts[0]; volume.CheckName(named) != nil {
+		return v, m, "", usagef("--volume %q: SRC is neither an absolute path nor the name of a volume", spec)
+	}
+	v.ReadOnly = &readOnly
+	return v, m, named, nil
 }
 
-// parseVolume reads NAME[,key=value]..., with the keys of the specification's volumes.
-func parseVolume(spec string) (types.Volume, error) {
+// namedSource comes before the name of a volume in its source.
+const namedSource = "volume:"
+
+// parseVolume reads NAME[,key=value]..., with the keys of the specification's
+// volumes; source=volume:NAMED is jetpack's own.
+func parseVolume(spec string) (v types.Volume, named string, err error) {
 	name, rest, _ := strings.Cut(spec, ",")
 	if !types.ValidACName.MatchString(name) {
-		return types.Volume{}, usagef("--volume %q: the name needs lower-case letters, digits and single hyphens; a host directory is given as /SRC:/DST", spec)
+		return v, "", usagef("--volume %q: the name needs lower-case letters, digits and single hyphens; a host directory is given as /SRC:/DST", spec)
 	}
-	v := runtime.EmptyVolume(types.ACName(name))
+	v = types.Volume{Name: types.ACName(name)}
 	kind := ""
 	for field := range strings.SplitSeq(rest, ",") {
 		if field == "" {
@@ -164,26 +197,55 @@ func parseVolume(spec string) (types.Volume, error) {
 		}
 		key, value, _ := strings.Cut(field, "=")
 		if err := setVolumeField(&v, &kind, key, value); err != nil {
-			return v, usagef("--volume %s: %w", name, err)
+			return v, "", usagef("--volume %s: %w", name, err)
 		}
 	}
-	if kind == "" && v.Source != "" {
-		kind = "host"
+	if named, err = bindSource(&v, kind); err != nil {
+		return v, "", usagef("--volume %s: %w", name, err)
 	}
+	return v, named, nil
+}
+
+// bindSource settles what kind of volume it is.
+func bindSource(v *types.Volume, kind string) (named string, err error) {
+	source, isNamed := strings.CutPrefix(v.Source, namedSource)
+	if kind == "" {
+		switch {
+		case isNamed:
+			kind = "volume"
+		case v.Source != "":
+			kind = "host"
+		default:
+			kind = "empty"
+		}
+	}
+	owned := v.Mode != nil || v.UID != nil || v.GID != nil
+	empty := runtime.EmptyVolume(v.Name)
 	switch kind {
-	case "", "empty":
+	case "empty":
 		if v.Source != "" {
-			return v, usagef("--volume %s: an empty volume has no source", name)
+			return "", errors.New("an empty volume has no source")
 		}
-		return v, nil
 	case "host":
 		if !path.IsAbs(v.Source) {
-			return v, usagef("--volume %s: a host volume needs source=/PATH", name)
+			return "", errors.New("a host volume needs source=/PATH")
 		}
 		v.Kind, v.Mode, v.UID, v.GID = "host", nil, nil, nil
-		return v, nil
+		return "", nil
+	case "volume":
+		if !isNamed || volume.CheckName(source) != nil {
+			return "", errors.New("a named volume needs source=volume:NAME")
+		}
+		if owned {
+			return "", errors.New("a named volume has the mode and the owner that it was made with")
+		}
+		named, v.Source = source, ""
+	default:
+		return "", fmt.Errorf("kind %q: want empty, host or volume", kind)
 	}
-	return v, usagef("--volume %s: kind %q: want empty or host", name, kind)
+	v.Kind = "empty"
+	v.Mode, v.UID, v.GID = cmp.Or(v.Mode, empty.Mode), cmp.Or(v.UID, empty.UID), cmp.Or(v.GID, empty.GID)
+	return named, nil
 }
 
 func setVolumeField(v *types.Volume, kind *string, key, value string) error {

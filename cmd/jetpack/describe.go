@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"strings"
 
 	"github.com/appc/spec/schema"
@@ -19,7 +18,7 @@ import (
 
 // describe turns a command line into a pod manifest and what is kept beside it.
 func (c *cli) describe(ctx context.Context, h *host, rt *runtime.Runtime, o *podOptions, args []string) (*schema.PodManifest, runtime.Options, error) {
-	po := runtime.Options{Name: o.name, Hostname: o.hostname, Network: sandbox.Network(o.network)}
+	po := runtime.Options{Name: o.name, Hostname: o.hostname, Network: sandbox.Network(o.network), KeepRootfs: o.keepRootfs}
 	if err := o.check(); err != nil {
 		return nil, po, err
 	}
@@ -51,14 +50,11 @@ func (o *podOptions) check() error {
 	if o.network != string(sandbox.NetworkNone) && o.network != string(sandbox.NetworkHost) {
 		return usagef("--net %q: want none or host", o.network)
 	}
-	if o.hostname != "" && !hostname.MatchString(o.hostname) {
+	if o.hostname != "" && !runtime.ValidHostname(o.hostname) {
 		return usagef("--hostname %q: want letters, digits, dots and hyphens", o.hostname)
 	}
 	return o.waived.check()
 }
-
-// hostname is RFC 1123's, and at most the 64 bytes that Linux takes.
-var hostname = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?$`)
 
 func annotation(kv string) (types.ACIdentifier, string, error) {
 	name, value, ok := strings.Cut(kv, "=")
@@ -77,18 +73,18 @@ func (c *cli) template(ctx context.Context, h *host, rt *runtime.Runtime, o *pod
 		if !o.app.isZero() || len(o.volumes) > 0 {
 			return nil, usagef("--manifest describes the whole pod: neither flags of an app nor --volume beside it")
 		}
-		return c.readManifest(o.manifest)
+		return c.readManifest(o.manifest, o.strict)
 	}
 	apps, err := parseApps(o.app, args)
 	if err != nil {
 		return nil, err
 	}
-	volumes, mounts, err := parseVolumes(o.volumes)
+	volumes, err := parseVolumes(o.volumes)
 	if err != nil {
 		return nil, err
 	}
-	if len(mounts) > 0 && len(apps) > 1 {
-		return nil, usagef("--volume SRC:DST is for a single app; with several, use --volume NAME,kind=host,source=SRC and each app's --mount NAME:DST")
+	if len(volumes.mounts) > 0 && len(apps) > 1 {
+		return nil, usagef("--volume SRC:DST is for a single app; with several, use --volume NAME,source=SRC (or volume:NAMED) and each app's --mount NAME:DST")
 	}
 	requests := make([]runtime.AppRequest, len(apps))
 	for i, a := range apps {
@@ -97,19 +93,20 @@ func (c *cli) template(ctx context.Context, h *host, rt *runtime.Runtime, o *pod
 			return nil, err
 		}
 		if fetch.IsLocation(req.Image) {
-			img, err := c.importImage(ctx, h, req.Image, o.waived)
+			img, err := c.takeIn(ctx, h, req.Image, o.waived, o.strict)
 			if err != nil {
 				return nil, err
 			}
 			req.Image = string(img.ID)
 		}
-		req.Mounts = append(req.Mounts, mounts...)
+		req.Mounts = append(req.Mounts, volumes.mounts...)
 		requests[i] = req
 	}
-	m, err := rt.Template(ctx, requests, volumes)
+	m, err := rt.Template(ctx, requests, volumes.volumes)
 	if err != nil {
 		return nil, err
 	}
+	m.Annotations = append(m.Annotations, volumes.annotations...)
 	for i, a := range apps {
 		name := m.Apps[i].Name.String()
 		if a.tty {
@@ -122,7 +119,8 @@ func (c *cli) template(ctx context.Context, h *host, rt *runtime.Runtime, o *pod
 	return m, nil
 }
 
-func (c *cli) readManifest(file string) (*schema.PodManifest, error) {
+// readManifest reads a pod manifest; with strict, what it would warn of is refused.
+func (c *cli) readManifest(file string, strict bool) (*schema.PodManifest, error) {
 	in, name := c.stdin, "standard input"
 	if file != "-" {
 		f, err := os.Open(file)
@@ -139,6 +137,9 @@ func (c *cli) readManifest(file string) (*schema.PodManifest, error) {
 	m, warnings, err := manifest.ParsePod(raw)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if strict && len(warnings) > 0 {
+		return nil, fmt.Errorf("%s: %s, and --strict refuses that", name, strings.Join(warnings, "; "))
 	}
 	for _, w := range warnings {
 		c.warn(name + ": " + w)

@@ -9,6 +9,7 @@ import (
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/runtime"
+	"github.com/jetpack-run/jetpack/runtime/volume"
 )
 
 // The exit codes. Commands that run apps give the app's own code, and 125 to 127
@@ -57,13 +58,13 @@ func exitCode(err error, runsApps bool) int {
 		return int(status)
 	case runsApps:
 		return runtime.FailureStatus(err)
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.Is(err, volume.ErrInvalid):
 		return exitUsage
 	case errors.Is(err, image.ErrUntrusted):
 		return exitUntrusted
-	case errors.Is(err, image.ErrNotFound), errors.Is(err, runtime.ErrNotFound), errors.Is(err, sandbox.ErrNotFound):
+	case errors.Is(err, image.ErrNotFound), errors.Is(err, runtime.ErrNotFound), errors.Is(err, sandbox.ErrNotFound), errors.Is(err, volume.ErrNotFound):
 		return exitNotFound
-	case errors.Is(err, image.ErrInUse), errors.Is(err, runtime.ErrBusy):
+	case errors.Is(err, image.ErrInUse), errors.Is(err, runtime.ErrBusy), errors.Is(err, volume.ErrInUse):
 		return exitBusy
 	}
 	return exitFailed
@@ -76,6 +77,8 @@ func mend(err error) string {
 		return "; 'jetpack image list' shows what there is, 'jetpack image import' takes in more"
 	case errors.Is(err, runtime.ErrNotFound):
 		return "; 'jetpack pod list' shows what there is"
+	case errors.Is(err, volume.ErrNotFound):
+		return "; 'jetpack volume list' shows what there is"
 	}
 	return ""
 }

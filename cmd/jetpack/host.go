@@ -11,17 +11,20 @@ import (
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/internal/storage"
 	"github.com/jetpack-run/jetpack/runtime"
+	"github.com/jetpack-run/jetpack/runtime/volume"
 )
 
 // host is an initialized root, opened.
 type host struct {
-	root   platform.Root
-	driver storage.Driver
-	images *image.Store
+	root    platform.Root
+	driver  storage.Driver
+	images  *image.Store
+	volumes *volume.Store
 }
 
-func imagesDir(root string) string { return filepath.Join(root, "images") }
-func podsDir(root string) string   { return filepath.Join(root, "pods") }
+func imagesDir(root string) string  { return filepath.Join(root, "images") }
+func podsDir(root string) string    { return filepath.Join(root, "pods") }
+func volumesDir(root string) string { return filepath.Join(root, "volumes") }
 
 var errNotRoot = errors.New("needs root; run it with doas or sudo")
 
@@ -45,7 +48,9 @@ func (c *cli) open() (*host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &host{root: root, driver: driver, images: images}, nil
+	h := &host{root: root, driver: driver, images: images}
+	h.volumes = c.volumes(h)
+	return h, nil
 }
 
 // pods opens the root with what runs pods.
@@ -68,7 +73,7 @@ func (c *cli) pods() (*host, *runtime.Runtime, error) {
 // runtime is the pods of a root; without an engine, for reading only.
 func (c *cli) runtime(h *host, engine sandbox.Engine) *runtime.Runtime {
 	return &runtime.Runtime{
-		Dir: podsDir(c.cfg.Root), Images: h.images, Storage: h.driver, Engine: engine,
+		Dir: podsDir(c.cfg.Root), Images: h.images, Volumes: h.volumes, Storage: h.driver, Engine: engine,
 		OS: platform.OS(), Arch: platform.Arch(), Grace: c.cfg.PodStopGrace, Notice: c.notice,
 	}
 }

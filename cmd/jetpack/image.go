@@ -9,7 +9,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
@@ -18,13 +17,16 @@ import (
 	"github.com/jetpack-run/jetpack/image/aci"
 	"github.com/jetpack-run/jetpack/image/fetch"
 	"github.com/jetpack-run/jetpack/image/layer"
+	"github.com/jetpack-run/jetpack/internal/config"
 )
 
 func newImageCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Work with images", RunE: group, Args: cobra.ArbitraryArgs}
 	cmd.AddCommand(
 		newImageImportCommand(c), newImageListCommand(c), newImageInspectCommand(c),
-		newImageManifestCommand(c), newImageExportCommand(c), newImageRmCommand(c),
+		newImageManifestCommand(c), newImageExportCommand(c), newImageRmCommand(c), newImagePruneCommand(c),
+		newImageTreeCommand(c), newImageHistoryCommand(c), newImageDiffCommand(c),
+		newImageTagCommand(c), newImageUntagCommand(c), newImageVerifyCommand(c), newImageValidateCommand(c),
 	)
 	return cmd
 }
@@ -51,10 +53,12 @@ func (i insecure) has(what string) bool { return slices.Contains(i, what) }
 
 func newImageImportCommand(c *cli) *cobra.Command {
 	var waived insecure
+	var strict bool
 	cmd := &cobra.Command{
 		Use:   "import LOCATION",
 		Short: "Take an image from a file, a URL or standard input (-)",
 		Long: "Take an image into the store and print its ID. LOCATION is a file, an https URL, or -.\n" +
+			"Images that it depends on must be there already.\n" +
 			"Signatures cannot be checked yet: an import is refused without --insecure=signature.",
 		Args: exactly(1, "one LOCATION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -65,7 +69,7 @@ func newImageImportCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			img, err := c.importImage(cmd.Context(), h, args[0], waived)
+			img, err := c.takeIn(cmd.Context(), h, args[0], waived, strict)
 			if err != nil {
 				return err
 			}
@@ -74,11 +78,12 @@ func newImageImportCommand(c *cli) *cobra.Command {
 		},
 	}
 	waived.add(cmd)
+	cmd.Flags().BoolVar(&strict, "strict", false, "refuse a manifest that there are warnings about")
 	return cmd
 }
 
-// importImage admits an image, or refuses it for want of a signature.
-func (c *cli) importImage(ctx context.Context, h *host, location string, waived insecure) (_ *image.Image, err error) {
+// takeIn admits an image, or refuses it for want of a signature.
+func (c *cli) takeIn(ctx context.Context, h *host, location string, waived insecure, strict bool) (_ *image.Image, err error) {
 	if !waived.has("signature") {
 		return nil, fmt.Errorf("%s: %w; --insecure=signature admits it all the same", location, image.ErrUntrusted)
 	}
@@ -88,8 +93,7 @@ func (c *cli) importImage(ctx context.Context, h *host, location string, waived 
 	}
 	defer func() { err = errors.Join(err, body.Close()) }()
 	img, warnings, err := aci.Import(ctx, h.images, body, aci.ImportOptions{
-		Origin: origin, Insecure: waived,
-		Limits: layer.Limits{MaxBytes: c.cfg.ImageMaxSize, MaxEntries: c.cfg.ImageMaxEntries},
+		Origin: origin, Insecure: waived, Strict: strict, Limits: limits(c.cfg),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("import %s: %w", location, err)
@@ -104,29 +108,8 @@ func (c *cli) importImage(ctx context.Context, h *host, location string, waived 
 	return img, nil
 }
 
-// imageView is an image as `image list` and `image inspect` print it.
-type imageView struct {
-	ID          string            `json:"id"`
-	Name        string            `json:"name"`
-	Labels      map[string]string `json:"labels"`
-	Imported    time.Time         `json:"imported"`
-	Origin      string            `json:"origin"`
-	Size        int64             `json:"size"`     // bytes, uncompressed
-	FileSize    int64             `json:"fileSize"` // bytes, as it came
-	Compression string            `json:"compression"`
-	Insecure    []string          `json:"insecure"`
-	Manifest    json.RawMessage   `json:"manifest,omitempty"`
-}
-
-func viewImage(img *image.Image) imageView {
-	v := imageView{
-		ID: string(img.ID), Name: img.Name(), Labels: map[string]string{}, Imported: img.Imported,
-		Origin: img.Origin, Size: img.Size, FileSize: img.FileSize, Compression: img.Compression, Insecure: img.Insecure,
-	}
-	for _, l := range img.Parsed().Labels {
-		v.Labels[l.Name.String()] = l.Value
-	}
-	return v
+func limits(cfg *config.Config) layer.Limits {
+	return layer.Limits{MaxBytes: cfg.ImageMaxSize, MaxEntries: cfg.ImageMaxEntries}
 }
 
 func newImageListCommand(c *cli) *cobra.Command {
@@ -149,10 +132,10 @@ func newImageListCommand(c *cli) *cobra.Command {
 			for i, img := range images {
 				rows[i] = row{string(img.ID), []string{
 					img.ID.Short(), img.Name(), orDash(img.Label("version")), orDash(img.Label("os")), orDash(img.Label("arch")),
-					units.BytesSize(float64(img.Size)), ago(img.Imported),
+					units.BytesSize(float64(img.Size)), ago(img.Imported), orDash(strings.Join(img.Tags, ",")),
 				}, viewImage(img)}
 			}
-			return o.print(c.stdout, []string{"ID", "NAME", "VERSION", "OS", "ARCH", "SIZE", "IMPORTED"}, rows)
+			return o.print(c.stdout, []string{"ID", "NAME", "VERSION", "OS", "ARCH", "SIZE", "IMPORTED", "TAGS"}, rows)
 		},
 	}
 	o.add(cmd)
@@ -165,11 +148,13 @@ func newImageInspectCommand(c *cli) *cobra.Command {
 		Short: "Show all that is known of images, as JSON",
 		Args:  some("IMAGE..."),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			views := []imageView{}
-			err := c.eachImage(cmd.Context(), args, func(_ *host, img *image.Image) error {
-				v := viewImage(img)
-				v.Manifest = img.Manifest
-				views = append(views, v)
+			views := []imageDetailsView{}
+			err := c.eachImage(cmd.Context(), args, func(h *host, img *image.Image) error {
+				users, err := h.images.Users(cmd.Context())
+				if err != nil {
+					return err
+				}
+				views = append(views, viewImageDetails(img, users[img.ID]))
 				return nil
 			})
 			if err != nil {
@@ -258,21 +243,10 @@ func (c *cli) export(h *host, img *image.Image, path string) (err error) {
 	})
 }
 
-func removeImage(ctx context.Context, h *host, name string, users map[string]string) error {
-	img, err := h.images.Find(ctx, name)
-	if err != nil {
-		return err
-	}
-	if pod := users[string(img.ID)]; pod != "" {
-		return fmt.Errorf("%s (%s): %w by pod %s; remove that with 'jetpack pod rm %s'", img.ID.Short(), img.Name(), image.ErrInUse, pod, pod)
-	}
-	return h.images.Remove(ctx, img.ID)
-}
-
 func newImageRmCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rm IMAGE...",
-		Short: "Remove images that no pod uses",
+		Short: "Remove images that no pod uses and no image depends on, with their tags",
 		Args:  some("IMAGE..."),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
@@ -280,24 +254,58 @@ func newImageRmCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			pods, err := c.runtime(h, nil).List(ctx)
+			pods, err := c.podsByImage(ctx, h)
 			if err != nil {
 				return err
 			}
-			users := map[string]string{} // image ID → pod
-			for _, p := range pods {
-				if p.Manifest == nil {
-					continue
-				}
-				for _, app := range p.Manifest.Apps {
-					users[app.Image.ID.String()] = p.UUID
-				}
-			}
 			var errs []error // one that fails does not keep the others
 			for _, name := range args {
-				errs = append(errs, removeImage(ctx, h, name, users))
+				errs = append(errs, c.removeImage(ctx, h, name, pods))
 			}
 			return errors.Join(errs...)
 		},
 	}
+}
+
+// podsByImage gives a pod for each image that one uses.
+func (c *cli) podsByImage(ctx context.Context, h *host) (map[image.ID]string, error) {
+	pods, err := c.runtime(h, nil).List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	users := map[image.ID]string{}
+	for _, p := range pods {
+		if p.Manifest == nil {
+			continue
+		}
+		for _, app := range p.Manifest.Apps {
+			users[image.ID(app.Image.ID.String())] = p.UUID
+		}
+	}
+	return users, nil
+}
+
+func (c *cli) removeImage(ctx context.Context, h *host, name string, pods map[image.ID]string) error {
+	img, err := h.images.Find(ctx, name)
+	if err != nil {
+		return err
+	}
+	if pod := pods[img.ID]; pod != "" {
+		return fmt.Errorf("%s (%s): %w by pod %s; remove that with 'jetpack pod rm %s'", img.ID.Short(), img.Name(), image.ErrInUse, pod, pod)
+	}
+	users, err := h.images.Users(ctx)
+	if err != nil {
+		return err
+	}
+	if u := users[img.ID]; len(u) > 0 {
+		return fmt.Errorf("%s (%s): %w by image %s (%s); remove that with 'jetpack image rm %s'",
+			img.ID.Short(), img.Name(), image.ErrInUse, u[0].ID.Short(), u[0].Name(), u[0].ID.Short())
+	}
+	if err := h.images.Remove(ctx, img.ID); err != nil {
+		return err
+	}
+	if len(img.Tags) > 0 {
+		c.notice(fmt.Sprintf("%s (%s): its tags are gone, too: %s", img.ID.Short(), img.Name(), strings.Join(img.Tags, ", ")))
+	}
+	return nil
 }

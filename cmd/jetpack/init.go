@@ -9,6 +9,7 @@ import (
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/internal/platform"
 	"github.com/jetpack-run/jetpack/runtime"
+	"github.com/jetpack-run/jetpack/runtime/volume"
 )
 
 func newInitCommand(c *cli) *cobra.Command {
@@ -38,6 +39,9 @@ func (c *cli) runInit() error {
 		return err
 	}
 	if err := runtime.Init(podsDir(c.cfg.Root)); err != nil {
+		return err
+	}
+	if err := volume.Init(volumesDir(c.cfg.Root)); err != nil {
 		return err
 	}
 	if len(did) == 0 {

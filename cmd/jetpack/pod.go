@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/moby/sys/signal"
 	"github.com/spf13/cobra"
 
 	"github.com/jetpack-run/jetpack/internal/manifest"
+	"github.com/jetpack-run/jetpack/internal/storage"
 	"github.com/jetpack-run/jetpack/runtime"
 )
 
@@ -18,7 +20,7 @@ func newPodCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{Use: "pod", Short: "Work with pods", RunE: group, Args: cobra.ArbitraryArgs}
 	cmd.AddCommand(
 		newPodRunCommand(c), newPodPrepareCommand(c), newPodStartCommand(c),
-		newPodListCommand(c), newPodInspectCommand(c), newPodManifestCommand(c),
+		newPodListCommand(c), newPodInspectCommand(c), newPodManifestCommand(c), newPodDiffCommand(c),
 		newPodStopCommand(c), newPodKillCommand(c), newPodWaitCommand(c), newPodRmCommand(c), newPodGCCommand(c),
 	)
 	return cmd
@@ -26,37 +28,35 @@ func newPodCommand(c *cli) *cobra.Command {
 
 // podView is a pod as `pod list` and `pod inspect` print it.
 type podView struct {
-	ID       string          `json:"id"`
-	Name     string          `json:"name"`
-	Status   runtime.Phase   `json:"status"`
-	ExitCode *int            `json:"exitCode"` // null until it has ended
-	Hostname string          `json:"hostname"`
-	Network  string          `json:"network"`
-	Created  time.Time       `json:"created"`
-	Started  *time.Time      `json:"started"` // null if never
-	Ended    *time.Time      `json:"ended"`   // null if it has not
-	Apps     []podAppView    `json:"apps"`
-	Manifest json.RawMessage `json:"manifest,omitempty"` // reified
+	ID         string          `json:"id" doc:"UUID"`
+	Name       string          `json:"name" doc:"name, or empty"`
+	Status     runtime.Phase   `json:"status" doc:"embryo, prepared, running, exited, crashed or garbage"`
+	ExitCode   *int            `json:"exitCode" doc:"the first of its apps' that is not 0" null:"until it has ended"`
+	Hostname   string          `json:"hostname" doc:"host name"`
+	Network    string          `json:"network" doc:"none or host"`
+	KeepRootfs bool            `json:"keepRootfs" doc:"a start goes on with the roots as they were left"`
+	Created    time.Time       `json:"created" doc:"when it was made"`
+	Started    *time.Time      `json:"started" doc:"when it was last started" null:"if never"`
+	Ended      *time.Time      `json:"ended" doc:"when it ended" null:"if it has not"`
+	Apps       []podAppView    `json:"apps" doc:"its apps, in the manifest's order"`
+	Manifest   json.RawMessage `json:"manifest,omitempty" doc:"reified pod manifest" null:"in pod list"`
 }
 
 type podAppView struct {
-	Name    string `json:"name"`
-	Image   string `json:"image"`   // its name
-	ImageID string `json:"imageID"` // whole
-	// How it ended; null until then.
-	ExitCode *int   `json:"exitCode"`
-	Signal   int    `json:"signal,omitempty"`
-	Error    string `json:"error,omitempty"`
+	Name    string `json:"name" doc:"name"`
+	Image   string `json:"image" doc:"name of its image"`
+	ImageID string `json:"imageID" doc:"ID of its image"`
+	// How it ended.
+	ExitCode *int   `json:"exitCode" doc:"exit code as shells report it; 255 when unknown" null:"until it has ended"`
+	Signal   int    `json:"signal,omitempty" doc:"number of the signal that killed it" null:"if none has"`
+	Error    string `json:"error,omitempty" doc:"why it did not run, or which event handler failed" null:"if all went well"`
 }
 
 func viewPod(p runtime.Info) podView {
 	v := podView{
-		ID: p.UUID, Name: p.Options.Name, Status: p.State.Phase, Hostname: p.Options.Hostname,
-		Network: string(p.Options.Network), Created: p.Options.Created, Apps: []podAppView{},
+		ID: p.UUID, Name: p.Options.Name, Status: p.State.Phase, Hostname: p.Hostname(),
+		Network: string(p.Options.Network), KeepRootfs: p.Options.KeepRootfs, Created: p.Options.Created, Apps: []podAppView{},
 		Started: timeOrNull(p.State.Started), Ended: timeOrNull(p.State.Ended),
-	}
-	if v.Hostname == "" {
-		v.Hostname = p.UUID
 	}
 	if p.State.Phase == runtime.Exited {
 		status := p.Status()
@@ -194,6 +194,62 @@ func newPodManifestCommand(c *cli) *cobra.Command {
 			})
 		},
 	}
+}
+
+// podChange is what `pod diff` prints.
+type podChange struct {
+	App  string             `json:"app" doc:"name of the app"`
+	Path string             `json:"path" doc:"absolute path in the app's root"`
+	Kind storage.ChangeKind `json:"kind" doc:"added, modified or deleted"`
+}
+
+func newPodDiffCommand(c *cli) *cobra.Command {
+	var o listOptions
+	var app string
+	cmd := &cobra.Command{
+		Use:   "diff POD",
+		Short: "List what a pod has added (A), modified (M) and deleted (D) outside its volumes",
+		Args:  exactly(1, "one POD"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.eachPod(cmd.Context(), args, func(rt *runtime.Runtime, id string) error {
+				return c.runPodDiff(cmd.Context(), rt, id, app, &o)
+			})
+		},
+	}
+	o.add(cmd)
+	cmd.Flags().Lookup("quiet").Usage = "only the paths, one a line"
+	cmd.Flags().StringVar(&app, "app", "", "only the app of that `NAME`")
+	return cmd
+}
+
+func (c *cli) runPodDiff(ctx context.Context, rt *runtime.Runtime, id, app string, o *listOptions) error {
+	info, err := rt.Inspect(ctx, id)
+	if err != nil {
+		return err
+	}
+	changes, err := rt.Diff(ctx, id, app)
+	if err != nil {
+		return err
+	}
+	several := app == "" && len(info.Manifest.Apps) > 1
+	rows := make([]row, len(changes))
+	for i, change := range changes {
+		path := printable(change.Path)
+		cells := []string{changeLetters[change.Kind], path}
+		if several {
+			cells = append([]string{change.App}, cells...)
+		}
+		rows[i] = row{path, cells, podChange{change.App, change.Path, change.Kind}}
+	}
+	if o.format != "table" || o.quiet {
+		return o.print(c.stdout, nil, rows)
+	}
+	for _, r := range rows {
+		if _, err := fmt.Fprintln(c.stdout, strings.Join(r.cells, " ")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // eachPod opens what runs pods and does something with each pod named: one that

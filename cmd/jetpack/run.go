@@ -29,6 +29,7 @@ type podOptions struct {
 	uuidFile       string
 	strict         bool
 	remove         bool
+	keepRootfs     bool
 	dryRun         bool
 	waived         insecure
 	app            appOptions // given before the image of a single app
@@ -61,12 +62,13 @@ func (o *podOptions) add(cmd *cobra.Command) {
 	f.StringVar(&o.name, "name", "", "the pod's `NAME`")
 	f.StringVar(&o.hostname, "hostname", "", "the pod's host `NAME` (default its UUID)")
 	f.StringVar(&o.network, "net", string(sandbox.NetworkNone), "`NETWORK`: none (loopback only) or host")
-	f.StringArrayVarP(&o.volumes, "volume", "v", nil, "a `VOLUME`: NAME[,kind=empty|host][,source=PATH][,readOnly=true], or SRC:DST[:ro] with a single app")
+	f.StringArrayVarP(&o.volumes, "volume", "v", nil, "a `VOLUME`: NAME[,kind=empty|host|volume][,source=PATH|volume:NAMED][,readOnly=true], or SRC:DST[:ro] with a single app, SRC being a path or the name of a volume")
 	f.StringArrayVar(&o.annotations, "annotation", nil, "annotate the pod with `NAME=VALUE`")
 	f.StringArrayVar(&o.labels, "label", nil, "label the pod with `NAME=VALUE`")
 	f.StringVar(&o.manifest, "manifest", "", "take the pod from a manifest `FILE` (- for standard input)")
 	f.StringVar(&o.uuidFile, "uuid-file", "", "write the pod's UUID to `FILE`")
 	f.BoolVar(&o.strict, "strict", false, "refuse what would be ignored or filled in")
+	f.BoolVar(&o.keepRootfs, "keep-rootfs", false, "a later start goes on with the roots and empty volumes as they were left")
 	o.waived.add(cmd)
 	o.app.add(f)
 }
@@ -107,17 +109,27 @@ func newPodPrepareCommand(c *cli) *cobra.Command {
 }
 
 func newPodStartCommand(c *cli) *cobra.Command {
-	return &cobra.Command{
+	var keep bool
+	cmd := &cobra.Command{
 		Use:         "start POD",
 		Short:       "Start a pod that was prepared or has ended, from fresh copies, and wait for it",
 		Args:        exactly(1, "one POD"),
 		Annotations: map[string]string{annotationRunsApps: "yes"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.eachPod(cmd.Context(), args, func(rt *runtime.Runtime, id string) error {
-				return c.runStart(cmd.Context(), rt, id)
+				p, err := rt.Lock(cmd.Context(), id)
+				if err != nil {
+					return err
+				}
+				if cmd.Flags().Changed("keep-rootfs") {
+					p.Options.KeepRootfs = keep
+				}
+				return c.runStart(cmd.Context(), rt, p)
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&keep, "keep-rootfs", false, "go on with the roots and empty volumes as they were left (default as for 'pod run')")
+	return cmd
 }
 
 func (c *cli) runRun(ctx context.Context, o *podOptions, args []string) error {
@@ -143,11 +155,7 @@ func (c *cli) runRun(ctx context.Context, o *podOptions, args []string) error {
 	return c.see(run, interrupts, o.remove)
 }
 
-func (c *cli) runStart(ctx context.Context, rt *runtime.Runtime, id string) error {
-	p, err := rt.Lock(ctx, id)
-	if err != nil {
-		return err
-	}
+func (c *cli) runStart(ctx context.Context, rt *runtime.Runtime, p *runtime.Pod) error {
 	interrupts := catchInterrupts(rt.Grace)
 	defer interrupts.release()
 	run, err := p.Start(ctx, c.stdio())

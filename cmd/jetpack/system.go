@@ -22,17 +22,17 @@ func newSystemCommand(c *cli) *cobra.Command {
 
 // systemInfo is what `system info` prints.
 type systemInfo struct {
-	Version string `json:"version"`
-	OS      string `json:"os"`
-	Arch    string `json:"arch"`
-	Kernel  string `json:"kernel"`
-	Root    string `json:"root"`
-	RootID  string `json:"rootID"`
-	Storage string `json:"storage"`
-	Engine  string `json:"engine"`  // "" where pods cannot be run
-	Runtime string `json:"runtime"` // the OCI runtime and its version
-	Images  int    `json:"images"`
-	Pods    int    `json:"pods"`
+	Version string `json:"version" doc:"jetpack's version"`
+	OS      string `json:"os" doc:"operating system"`
+	Arch    string `json:"arch" doc:"architecture, as App Containers name it"`
+	Kernel  string `json:"kernel" doc:"kernel and its release"`
+	Root    string `json:"root" doc:"directory with jetpack's state"`
+	RootID  string `json:"rootID" doc:"ID of that directory"`
+	Storage string `json:"storage" doc:"storage driver"`
+	Engine  string `json:"engine" doc:"what isolates pods; empty where none can run"`
+	Runtime string `json:"runtime" doc:"OCI runtime and its version, or empty"`
+	Images  int    `json:"images" doc:"how many there are"`
+	Pods    int    `json:"pods" doc:"how many there are"`
 }
 
 func newSystemInfoCommand(c *cli) *cobra.Command {
@@ -133,6 +133,13 @@ func newSystemCheckCommand(c *cli) *cobra.Command {
 				return err
 			}
 			for _, d := range debris {
+				found = append(found, d.What)
+			}
+			strays, err := h.volumes.Debris(cmd.Context())
+			if err != nil {
+				return err
+			}
+			for _, d := range strays {
 				found = append(found, d.What)
 			}
 			for _, line := range found {

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"github.com/jetpack-run/jetpack/image"
+	"github.com/jetpack-run/jetpack/internal/storage"
+	"github.com/jetpack-run/jetpack/internal/treecmp"
+)
+
+// changeView is a path that differs, as `image diff` prints it.
+type changeView struct {
+	Path string             `json:"path" doc:"absolute path in the root; \"/\" is the root itself"`
+	Kind storage.ChangeKind `json:"kind" doc:"added, modified or deleted"`
+}
+
+func newImageDiffCommand(c *cli) *cobra.Command {
+	var o listOptions
+	cmd := &cobra.Command{
+		Use:   "diff IMAGE [IMAGE2]",
+		Short: "List what an image changes in its first dependency, or how IMAGE2 differs from it",
+		Long: "List the paths that an image adds (A), modifies (M) or deletes (D) in what its first\n" +
+			"dependency left, all it has if it depends on none; or, with IMAGE2, how the root of\n" +
+			"IMAGE2 differs from that of IMAGE. Two images are compared byte by byte, whatever\n" +
+			"their times.",
+		Args: cobra.MatchAll(some("IMAGE [IMAGE2]"), atMost(2, "IMAGE [IMAGE2]")),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			var h *host
+			var images []*image.Image
+			err := c.eachImage(ctx, args, func(opened *host, img *image.Image) error {
+				h, images = opened, append(images, img)
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			changes, err := imageDiff(ctx, h, images)
+			if err != nil {
+				return err
+			}
+			return o.printChanges(c, changes)
+		},
+	}
+	o.add(cmd)
+	cmd.Flags().Lookup("quiet").Usage = "only the paths, one a line"
+	return cmd
+}
+
+func imageDiff(ctx context.Context, h *host, images []*image.Image) ([]storage.Change, error) {
+	if len(images) == 1 {
+		return h.driver.Diff(ctx, image.Tree(images[0].ID))
+	}
+	var changes []storage.Change
+	err := withRoot(ctx, h, images[0], func(a string) error {
+		return withRoot(ctx, h, images[1], func(b string) (err error) {
+			changes, err = treecmp.Compare(ctx, a, b, treecmp.IgnoreTimes)
+			return err
+		})
+	})
+	return changes, err
+}
+
+// withRoot gives do a directory with an image's root: that of a clone, since nobody
+// counts who else has the image's own tree mounted.
+func withRoot(ctx context.Context, h *host, img *image.Image, do func(root string) error) (err error) {
+	d, err := h.images.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Discard(ctx)) }()
+	if err := d.MakeRoot(ctx, img, 0); err != nil {
+		return err
+	}
+	return do(d.Root)
+}
+
+var changeLetters = map[storage.ChangeKind]string{storage.Added: "A", storage.Modified: "M", storage.Deleted: "D"}
+
+// printChanges prints paths as lists are printed, but without a header.
+func (o *listOptions) printChanges(c *cli, changes []storage.Change) error {
+	rows := make([]row, len(changes))
+	for i, change := range changes {
+		path := printable(change.Path)
+		rows[i] = row{path, []string{changeLetters[change.Kind], path}, changeView(change)}
+	}
+	if o.format != "table" || o.quiet {
+		return o.print(c.stdout, nil, rows)
+	}
+	for _, r := range rows {
+		if _, err := fmt.Fprintln(c.stdout, strings.Join(r.cells, " ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printable is a path that an image chose, fit for a terminal and for one line.
+func printable(path string) string {
+	if strings.ContainsFunc(path, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) {
+		return strconv.Quote(path)
+	}
+	return path
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/appc/spec/schema/types"
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+
+	"github.com/jetpack-run/jetpack/image"
+	"github.com/jetpack-run/jetpack/internal/manifest"
+)
+
+// treeView is an image with all that it is made of, as `image tree` prints it.
+type treeView struct {
+	ID           string            `json:"id" doc:"image ID"`
+	Name         string            `json:"name" doc:"the image's name"`
+	Labels       map[string]string `json:"labels" doc:"the image's labels"`
+	Declared     *declaredView     `json:"declared" doc:"as the image above declares it" null:"at the top"`
+	Dependencies []treeView        `json:"dependencies" doc:"what it depends on, in its manifest's order; an image that is depended on twice is there twice"`
+}
+
+// declaredView is what a manifest says of a dependency.
+type declaredView struct {
+	Name   string            `json:"name" doc:"name"`
+	Labels map[string]string `json:"labels" doc:"labels that it must have"`
+	ID     *string           `json:"id" doc:"ID that it must have" null:"if any will do"`
+}
+
+func newImageTreeCommand(c *cli) *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:   "tree IMAGE",
+		Short: "Show what an image depends on, directly and indirectly",
+		Args:  exactly(1, "one IMAGE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if format != "table" && format != "json" {
+				return usagef("--format %q: want table or json", format)
+			}
+			return c.eachImage(cmd.Context(), args, func(h *host, img *image.Image) error {
+				tree, err := imageTree(cmd.Context(), h, img)
+				if err != nil {
+					return err
+				}
+				if format == "json" {
+					return printJSON(c.stdout, tree)
+				}
+				return printTable(c.stdout, []string{"NAME", "VERSION", "ID", "DECLARED"}, treeRows(nil, tree, 0))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&format, "format", "table", "`FORMAT`: table, json")
+	return cmd
+}
+
+// imageTree gives the tree of an image, the size of which the store bounds.
+func imageTree(ctx context.Context, h *host, img *image.Image) (treeView, error) {
+	images, err := h.images.Walk(ctx, img)
+	if err != nil {
+		return treeView{}, err
+	}
+	known := map[image.ID]*image.Image{}
+	for _, i := range images {
+		known[i.ID] = i
+	}
+	return viewTree(known, img, nil), nil
+}
+
+func viewTree(known map[image.ID]*image.Image, img *image.Image, declared *declaredView) treeView {
+	v := treeView{
+		ID: string(img.ID), Name: img.Name(), Labels: viewLabels(img.Parsed().Labels),
+		Declared: declared, Dependencies: []treeView{},
+	}
+	for i, d := range img.Parsed().Dependencies {
+		v.Dependencies = append(v.Dependencies, viewTree(known, known[img.Dependencies[i]], viewDeclared(d)))
+	}
+	return v
+}
+
+func viewDeclared(d types.Dependency) *declaredView {
+	v := &declaredView{Name: d.ImageName.String(), Labels: viewLabels(d.Labels)}
+	if d.ImageID != nil {
+		id := d.ImageID.String()
+		v.ID = &id
+	}
+	return v
+}
+
+func treeRows(rows []row, v treeView, depth int) []row {
+	declared := "-"
+	if d := v.Declared; d != nil {
+		declared = manifest.Ref{Name: d.Name, Labels: d.Labels}.String()
+		if d.ID != nil {
+			declared += " " + image.ID(*d.ID).Short()
+		}
+	}
+	rows = append(rows, row{v.ID, []string{
+		strings.Repeat("  ", depth) + v.Name, orDash(v.Labels["version"]), image.ID(v.ID).Short(), declared,
+	}, v})
+	for _, d := range v.Dependencies {
+		rows = treeRows(rows, d, depth+1)
+	}
+	return rows
+}
+
+// historyView is one of the images that an image is made of, as `image history`
+// prints it.
+type historyView struct {
+	ID            string            `json:"id" doc:"image ID"`
+	Name          string            `json:"name" doc:"the image's name"`
+	Labels        map[string]string `json:"labels" doc:"the image's labels"`
+	Created       *time.Time        `json:"created" doc:"when it was made, according to its annotation \"created\"" null:"if it does not say"`
+	Size          int64             `json:"size" doc:"bytes of its own uncompressed archive"`
+	PathWhitelist []string          `json:"pathWhitelist" doc:"the only paths that it leaves of itself and what it depends on; empty if all are left"`
+}
+
+func newImageHistoryCommand(c *cli) *cobra.Command {
+	var o listOptions
+	cmd := &cobra.Command{
+		Use:   "history IMAGE",
+		Short: "List the images that an image is made of; each overrides those below it",
+		Args:  exactly(1, "one IMAGE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.eachImage(cmd.Context(), args, func(h *host, img *image.Image) error {
+				images, err := h.images.Walk(cmd.Context(), img)
+				if err != nil {
+					return err
+				}
+				slices.Reverse(images)
+				rows := make([]row, len(images))
+				for i, img := range images {
+					rows[i] = historyRow(img)
+				}
+				return o.print(c.stdout, []string{"ID", "NAME", "VERSION", "CREATED", "SIZE", "PATHS"}, rows)
+			})
+		},
+	}
+	o.add(cmd)
+	return cmd
+}
+
+func historyRow(img *image.Image) row {
+	m := img.Parsed()
+	v := historyView{
+		ID: string(img.ID), Name: img.Name(), Labels: viewLabels(m.Labels), Size: img.Size,
+		PathWhitelist: notNil(m.PathWhitelist),
+	}
+	created := "-"
+	if text, ok := m.Annotations.Get("created"); ok {
+		if t, err := time.Parse(time.RFC3339, text); err == nil {
+			v.Created, created = timeOrNull(t.UTC()), ago(t)
+		}
+	}
+	paths := "all"
+	if n := len(v.PathWhitelist); n > 0 {
+		paths = fmt.Sprintf("%d listed", n)
+	}
+	return row{v.ID, []string{
+		img.ID.Short(), v.Name, orDash(v.Labels["version"]), created, units.BytesSize(float64(v.Size)), paths,
+	}, v}
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/jetpack-run/jetpack/image"
+	"github.com/jetpack-run/jetpack/image/aci"
+)
+
+func newImageVerifyCommand(c *cli) *cobra.Command {
+	var deep bool
+	cmd := &cobra.Command{
+		Use:   "verify IMAGE...",
+		Short: "Check that images are still what they were",
+		Long: "Check that the archives kept of images still have the hash that is their ID. With\n" +
+			"--deep, do so for what the images depend on, too, and make each root anew to compare\n" +
+			"it byte by byte with the one that pods start from. Prints a line for each image that\n" +
+			"is sound and for each difference; exits 1 if there is any.",
+		Args: some("IMAGE..."),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.runVerify(cmd.Context(), args, deep)
+		},
+	}
+	cmd.Flags().BoolVar(&deep, "deep", false, "make the roots anew and compare them")
+	return cmd
+}
+
+func (c *cli) runVerify(ctx context.Context, names []string, deep bool) error {
+	seen := map[image.ID]bool{}
+	damaged := 0
+	err := c.eachImage(ctx, names, func(h *host, img *image.Image) error {
+		images := []*image.Image{img}
+		if deep {
+			all, err := h.images.Walk(ctx, img)
+			if errors.Is(err, image.ErrDamaged) {
+				damaged++
+				return c.printFinding(img, oneLine(err))
+			}
+			if err != nil {
+				return err
+			}
+			images = all
+		}
+		for _, img := range images {
+			if seen[img.ID] {
+				continue
+			}
+			seen[img.ID] = true
+			sound, err := c.verifyImage(ctx, h, img, deep)
+			if err != nil {
+				return err
+			}
+			if !sound {
+				damaged++
+			}
+		}
+		return nil
+	})
+	if damaged > 0 {
+		err = errors.Join(err, fmt.Errorf("%w; 'jetpack image rm' and a new import mend it", image.ErrDamaged))
+	}
+	return err
+}
+
+// verifyImage prints what it finds; an error is that it could not tell.
+func (c *cli) verifyImage(ctx context.Context, h *host, img *image.Image, deep bool) (sound bool, err error) {
+	changes, err := aci.Verify(ctx, h.images, img, limits(c.cfg), deep)
+	if err != nil && !errors.Is(err, image.ErrDamaged) {
+		return false, err
+	}
+	if err != nil {
+		return false, c.printFinding(img, oneLine(err))
+	}
+	for _, change := range changes {
+		if err := c.printFinding(img, fmt.Sprintf("%s: %s", printable(change.Path), change.Kind)); err != nil {
+			return false, err
+		}
+	}
+	if len(changes) > 0 {
+		return false, nil
+	}
+	return true, c.printFinding(img, "ok")
+}
+
+func (c *cli) printFinding(img *image.Image, what string) error {
+	_, err := fmt.Fprintf(c.stdout, "%s (%s): %s\n", img.ID.Short(), img.Name(), what)
+	return err
+}
