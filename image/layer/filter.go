@@ -100,7 +100,8 @@ type Survey struct {
 // Filter tells an Applier what of an archive to make:
 //
 //   - entries whose name is in the whitelist, and the top directory;
-//   - the directories above them, with what the archive's own entries say of
+//   - directories in the whitelist that have no entry, but entries below them;
+//   - the directories above all these, with what the archive's own entries say of
 //     them, wherever in the archive these are;
 //   - the content and metadata of a file that is not in the whitelist, under the
 //     first of its names that is: the hard links that follow are made to this one.
@@ -152,6 +153,12 @@ func (s *Survey) Add(hdr *tar.Header, name string, r io.Reader) error {
 	}
 	if s.filter.keep.Has(name) {
 		s.filter.addParents(name)
+	}
+	for p := path.Dir(name); p != "."; p = path.Dir(p) {
+		if s.filter.keep.Has(p) {
+			s.filter.addParents(p)
+			break
+		}
 	}
 	return nil
 }

@@ -182,6 +182,11 @@ func (a *Applier) apply(hdr *tar.Header, name string, r io.Reader) error {
 		return a.applyTop(hdr)
 	}
 	place := a.filter.place(hdr, name)
+	if place != name {
+		if err := a.makeListedParent(name); err != nil {
+			return err
+		}
+	}
 	if isDevice(hdr) || place == "" {
 		return skipContent(hdr, r)
 	}
@@ -203,6 +208,18 @@ func (a *Applier) apply(hdr *tar.Header, name string, r io.Reader) error {
 		return a.makeFifo(parent, base, hdr)
 	}
 	return ErrType
+}
+
+// makeListedParent makes the lowest directory above a name, of an entry that is not
+// made itself, that is in the whitelist: the archive may have no entry for it.
+func (a *Applier) makeListedParent(name string) error {
+	for p := path.Dir(name); p != "." && a.filter != nil; p = path.Dir(p) {
+		if a.filter.keep.Has(p) {
+			_, err := a.openParent(p)
+			return err
+		}
+	}
+	return nil
 }
 
 // openParent opens the directory of a name, making what is missing of it. It
