@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"unicode"
@@ -46,7 +45,12 @@ func newImageDiffCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return o.printChanges(c, changes)
+			rows := make([]row, len(changes))
+			for i, change := range changes {
+				path := printable(change.Path)
+				rows[i] = row{path, []string{changeLetters[change.Kind], path}, changeView(change)}
+			}
+			return o.printLines(c.stdout, rows)
 		},
 	}
 	o.add(cmd)
@@ -83,24 +87,6 @@ func withRoot(ctx context.Context, h *host, img *image.Image, do func(root strin
 }
 
 var changeLetters = map[storage.ChangeKind]string{storage.Added: "A", storage.Modified: "M", storage.Deleted: "D"}
-
-// printChanges prints paths as lists are printed, but without a header.
-func (o *listOptions) printChanges(c *cli, changes []storage.Change) error {
-	rows := make([]row, len(changes))
-	for i, change := range changes {
-		path := printable(change.Path)
-		rows[i] = row{path, []string{changeLetters[change.Kind], path}, changeView(change)}
-	}
-	if o.format != "table" || o.quiet {
-		return o.print(c.stdout, nil, rows)
-	}
-	for _, r := range rows {
-		if _, err := fmt.Fprintln(c.stdout, strings.Join(r.cells, " ")); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // printable is a path that an image chose, fit for a terminal and for one line.
 func printable(path string) string {

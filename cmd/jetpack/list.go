@@ -74,6 +74,20 @@ func (o *listOptions) print(w io.Writer, header []string, rows []row) error {
 	return nil
 }
 
+// printLines prints entries with neither header nor columns where print would print
+// a table.
+func (o *listOptions) printLines(w io.Writer, rows []row) error {
+	if o.format != "table" || o.quiet {
+		return o.print(w, nil, rows)
+	}
+	for _, r := range rows {
+		if _, err := fmt.Fprintln(w, strings.Join(r.cells, " ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // executeTemplate shows the template the names of the JSON, which are documented
 // and stay, and not those of the code.
 func executeTemplate(w io.Writer, t *template.Template, value any) error {

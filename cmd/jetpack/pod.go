@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/moby/sys/signal"
@@ -241,15 +240,7 @@ func (c *cli) runPodDiff(ctx context.Context, rt *runtime.Runtime, id, app strin
 		}
 		rows[i] = row{path, cells, podChange{change.App, change.Path, change.Kind}}
 	}
-	if o.format != "table" || o.quiet {
-		return o.print(c.stdout, nil, rows)
-	}
-	for _, r := range rows {
-		if _, err := fmt.Fprintln(c.stdout, strings.Join(r.cells, " ")); err != nil {
-			return err
-		}
-	}
-	return nil
+	return o.printLines(c.stdout, rows)
 }
 
 // eachPod opens what runs pods and does something with each pod named: one that
