@@ -3,9 +3,10 @@ package treecmp
 import (
 	"errors"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jetpack-run/jetpack/internal/xattr"
 )
 
 // openIn opens an entry of a directory; EXDEV when something is mounted there: every
@@ -44,33 +45,12 @@ func (x attributes) close() error {
 	return x.file.Close()
 }
 
-var namespaces = map[string]int{"system.": unix.EXTATTR_NAMESPACE_SYSTEM, "user.": unix.EXTATTR_NAMESPACE_USER}
-
 // names lists the attributes, sorted; none if the file system has none.
 func (x attributes) names() ([]string, error) {
 	if x.file == nil {
 		return nil, nil
 	}
-	var names []string
-	for prefix, ns := range namespaces {
-		list, err := fill(func(buf []byte) (int, error) { return unix.FlistxattrNS(int(x.file.Fd()), ns, buf) })
-		if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) && ns == unix.EXTATTR_NAMESPACE_SYSTEM {
-			continue // the system's are for root only
-		}
-		if err != nil {
-			return nil, err
-		}
-		// Each name follows its length in a byte, see extattr_list_fd(2).
-		for len(list) > 0 {
-			end := min(1+int(list[0]), len(list))
-			names = append(names, prefix+string(list[1:end]))
-			list = list[end:]
-		}
-	}
-	slices.Sort(names)
-	return names, nil
+	return xattr.NamesAt(int(x.file.Fd()))
 }
 
-func (x attributes) value(name string) ([]byte, error) {
-	return fill(func(buf []byte) (int, error) { return unix.Fgetxattr(int(x.file.Fd()), name, buf) })
-}
+func (x attributes) value(name string) ([]byte, error) { return xattr.ValueAt(int(x.file.Fd()), name) }

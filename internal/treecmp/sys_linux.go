@@ -1,13 +1,13 @@
 package treecmp
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jetpack-run/jetpack/internal/xattr"
 )
 
 // openIn opens an entry of a directory; EXDEV when something is mounted there, also
@@ -33,20 +33,8 @@ func (attributes) close() error { return nil }
 
 // names lists the attributes, sorted; none if the file system has none.
 func (x attributes) names() ([]string, error) {
-	list, err := fill(func(buf []byte) (int, error) { return unix.Llistxattr(x.path, buf) })
-	if errors.Is(err, unix.ENOTSUP) {
-		return nil, nil
-	}
-	var names []string
-	for name := range bytes.SplitSeq(list, []byte{0}) {
-		if len(name) > 0 && !strings.HasPrefix(string(name), overlayAttr) {
-			names = append(names, string(name))
-		}
-	}
-	slices.Sort(names)
-	return names, err
+	names, err := xattr.Names(x.path)
+	return slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, overlayAttr) }), err
 }
 
-func (x attributes) value(name string) ([]byte, error) {
-	return fill(func(buf []byte) (int, error) { return unix.Lgetxattr(x.path, name, buf) })
-}
+func (x attributes) value(name string) ([]byte, error) { return xattr.Value(x.path, name) }

@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/jetpack-run/jetpack/internal/storage"
+	"github.com/jetpack-run/jetpack/internal/xattr"
 )
 
 // Option changes what counts as a difference.
@@ -274,19 +275,7 @@ func sameTarget(a, b *node) (bool, error) {
 }
 
 func (n *node) target() ([]byte, error) {
-	return fill(func(buf []byte) (int, error) { return unix.Readlinkat(int(n.dir.Fd()), n.name, buf) })
-}
-
-// fill calls get with a buffer that is larger than what it gives: readlinkat(2),
-// and FreeBSD's extattr_get_fd(2), cut off what does not fit.
-func fill(get func(buf []byte) (int, error)) ([]byte, error) {
-	for buf := make([]byte, 256); ; buf = make([]byte, 4*len(buf)) {
-		n, err := get(buf)
-		if errors.Is(err, unix.ERANGE) || err == nil && n >= len(buf) {
-			continue
-		}
-		return buf[:max(n, 0)], err
-	}
+	return xattr.Fill(func(buf []byte) (int, error) { return unix.Readlinkat(int(n.dir.Fd()), n.name, buf) })
 }
 
 func (c *comparer) sameContents(a, b *node) (same bool, err error) {

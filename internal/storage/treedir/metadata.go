@@ -1,7 +1,6 @@
 package treedir
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jetpack-run/jetpack/internal/xattr"
 )
 
 // overlayAttr are the attributes in which overlayfs keeps its own state: they
@@ -61,37 +62,22 @@ func CopyMetadata(dst, src string, info fs.FileInfo) error {
 // attributes reads the extended attributes of a file, or of a link itself; none
 // if the file system has none.
 func attributes(path string) (map[string]string, error) {
-	list, err := readAttr(func(buf []byte) (int, error) { return unix.Llistxattr(path, buf) })
-	if errors.Is(err, unix.ENOTSUP) {
-		return nil, nil
-	}
+	names, err := xattr.Names(path)
 	if err != nil {
 		return nil, &os.PathError{Op: "listxattr", Path: path, Err: err}
 	}
 	attrs := make(map[string]string)
-	for name := range bytes.SplitSeq(list, []byte{0}) {
-		if len(name) == 0 || strings.HasPrefix(string(name), overlayAttr) {
+	for _, name := range names {
+		if strings.HasPrefix(name, overlayAttr) {
 			continue
 		}
-		value, err := readAttr(func(buf []byte) (int, error) { return unix.Lgetxattr(path, string(name), buf) })
+		value, err := xattr.Value(path, name)
 		if err != nil {
 			return nil, fmt.Errorf("get attribute %s of %s: %w", name, path, err)
 		}
-		attrs[string(name)] = string(value)
+		attrs[name] = string(value)
 	}
 	return attrs, nil
-}
-
-// readAttr calls get with a buffer that is large enough.
-func readAttr(get func(buf []byte) (int, error)) ([]byte, error) {
-	for buf := make([]byte, 256); ; buf = make([]byte, 4*len(buf)) {
-		n, err := get(buf)
-		// FreeBSD cuts off what does not fit instead of failing with ERANGE.
-		if errors.Is(err, unix.ERANGE) || err == nil && n == len(buf) {
-			continue
-		}
-		return buf[:max(n, 0)], err
-	}
 }
 
 // same tells whether two files are unchanged in the sense of storage.Driver.Diff.
