@@ -32,14 +32,19 @@ const controlTimeout = 10 * time.Second
 
 func (p *Pod) listen() (net.Listener, error) {
 	path := filepath.Join(p.dir(), controlFile)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := p.rt.step("remove control socket", func() error { return os.Remove(path) })
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("pod %s: control socket: %w", p.UUID, err)
 	}
 	dir, err := os.Open(p.dir())
 	if err != nil {
 		return nil, fmt.Errorf("pod %s: control socket: %w", p.UUID, err)
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socketPath(dir, controlFile), Net: "unix"})
+	var l *net.UnixListener
+	err = p.rt.step("make control socket", func() (err error) {
+		l, err = net.ListenUnix("unix", &net.UnixAddr{Name: socketPath(dir, controlFile), Net: "unix"})
+		return err
+	})
 	if err := errors.Join(err, dir.Close()); err != nil {
 		return nil, fmt.Errorf("pod %s: control socket: %w", p.UUID, err)
 	}

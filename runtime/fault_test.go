@@ -6,7 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -54,8 +58,28 @@ func (e *engine) List(ctx context.Context) (ids []string, err error) {
 // maxOps is more operations than anything here needs.
 const maxOps = 200
 
+// openFaulty opens a host where operations of storage and engine, and steps, can fail.
+func openFaulty(root string, faults *imagetest.Faults) (*host, error) {
+	h, err := openHost(root, func(d storage.Driver) storage.Driver { return imagetest.Driver(d, faults) },
+		&engine{sandboxtest.NewFake(), faults})
+	if err == nil {
+		h.Points, h.named.Points = faults, faults
+	}
+	return h, err
+}
+
+// furnish makes what faulty pods need.
+func (h *host) furnish(t *testing.T) {
+	t.Helper()
+	h.addWith(t, "example.com/probe", func(root string) error {
+		return os.WriteFile(filepath.Join(root, "file"), nil, 0o600)
+	}, probeApp)
+	h.addVolume(t, "kept")
+}
+
 // faultyPod is a pod with all that pods have: two apps that run until they are killed,
-// a handler, volumes of the pod, of an app, of the host and a named one.
+// a handler, volumes of the pod, of an app, of the host and a named one, and mount
+// targets that are missing or in the way.
 func faultyPod(ctx context.Context, h *host) (*schema.PodManifest, error) {
 	m, err := h.template(ctx, "sleep", "sleep")
 	if err != nil {
@@ -65,15 +89,14 @@ func faultyPod(ctx context.Context, h *host) (*schema.PodManifest, error) {
 	m.Volumes = append(m.Volumes, EmptyVolume("n"), types.Volume{Name: "h", Kind: "host", Source: h.Dir})
 	m.Annotations.Set(volume.AnnotationPrefix+"n", "kept")
 	own := EmptyVolume("w")
-	m.Apps[0].Mounts = []schema.Mount{{Volume: "v", Path: "/v"}, {Volume: "w", Path: "/w", AppVolume: &own}}
-	m.Apps[1].Mounts = []schema.Mount{{Volume: "v", Path: "/v"}, {Volume: "n", Path: "/n"}, {Volume: "h", Path: "/h"}}
+	m.Apps[0].Mounts = []schema.Mount{{Volume: "v", Path: "/v"}, {Volume: "w", Path: "/file", AppVolume: &own}}
+	m.Apps[1].Mounts = []schema.Mount{{Volume: "v", Path: "/v"}, {Volume: "n", Path: "/deep/n"}, {Volume: "h", Path: "/h"}}
 	m.Apps[1].App.EventHandlers = []types.EventHandler{{Name: "post-stop", Exec: types.Exec{"/bin/probe", "exit", "0"}}}
 	return m, nil
 }
 
-// see ends a run that has begun.
+// see sees a run to its end.
 func see(run *Run) error {
-	run.Kill()
 	info, err := run.Wait()
 	// What kept a handler from running is in the pod's state.
 	for _, s := range info.State.Apps {
@@ -86,17 +109,22 @@ func see(run *Run) error {
 
 var errApp = errors.New("an app failed")
 
-// action is something that may fail at any of its operations. With setup there is
-// a pod beforehand, whose id it is given.
+// action is something that may fail at any of its operations.
 type action struct {
-	name  string
-	kill  bool // to be tried by killing, which takes long
+	name string
+	// setup makes what it works on: a pod, whose id it is given, or "".
 	setup func(ctx context.Context, h *host) (id string, err error)
 	do    func(ctx context.Context, h *host, id string) error
+	// frees: it takes away, and has to do so on a full disk.
+	frees bool
 }
 
 var actions = []action{
-	{"run", true, none, func(ctx context.Context, h *host, _ string) error {
+	{"prepare", none, func(ctx context.Context, h *host, _ string) error {
+		_, err := prepareFaulty(ctx, h)
+		return err
+	}, false},
+	{"run", none, func(ctx context.Context, h *host, _ string) error {
 		m, err := faultyPod(ctx, h)
 		if err != nil {
 			return err
@@ -105,19 +133,25 @@ var actions = []action{
 		if err != nil {
 			return err
 		}
+		run.Kill()
 		return errors.Join(see(run), run.Remove(ctx))
-	}},
-	{"start", false, exitFaulty, startFaulty},
-	{"remove", true, exitFaulty, func(ctx context.Context, h *host, id string) error {
-		if err := h.Remove(ctx, id); !errors.Is(err, ErrNotFound) { // the first time it may be done already
-			return err
-		}
-		return nil
-	}},
-	{"gc", false, exitFaulty, func(ctx context.Context, h *host, _ string) error {
-		_, err := h.GC(ctx, 0)
-		return err
-	}},
+	}, false},
+	{"start", exitFaulty, startFaulty, false},
+	{"start after a crash", crashFaulty, startFaulty, false},
+	{"start with kept roots", exitFaulty, func(ctx context.Context, h *host, id string) error {
+		return h.startWith(ctx, id, true, see)
+	}, false},
+	{"stop", superviseFaulty, func(ctx context.Context, h *host, id string) error {
+		return h.ending(ctx, id, func() error { return h.Stop(ctx, id, patience) })
+	}, false},
+	{"kill", superviseFaulty, func(ctx context.Context, h *host, id string) error {
+		return h.ending(ctx, id, func() error { return h.Kill(ctx, id, syscall.SIGKILL) })
+	}, false},
+	{"remove", exitFaulty, removeFaulty, true},
+	{"remove unstarted", prepareFaulty, removeFaulty, true},
+	{"remove after a crash", crashFaulty, removeFaulty, true},
+	{"gc", exitFaulty, collectFaulty, true},
+	{"gc after a crash", crashFaulty, collectFaulty, true},
 }
 
 func none(context.Context, *host) (string, error) { return "", nil }
@@ -142,7 +176,33 @@ func exitFaulty(ctx context.Context, h *host) (string, error) {
 	return id, startFaulty(ctx, h, id)
 }
 
-func startFaulty(ctx context.Context, h *host, id string) error {
+// crashFaulty leaves a pod as a supervisor leaves it that is killed.
+func crashFaulty(ctx context.Context, h *host) (string, error) {
+	id, err := prepareFaulty(ctx, h)
+	if err != nil {
+		return "", err
+	}
+	return id, h.startWith(ctx, id, false, func(run *Run) error {
+		run.wg.Wait()
+		// What the end of a process closes: the leases' locks among it.
+		errs := []error{run.control.Close(), run.out.close()}
+		for _, l := range run.pod.leases {
+			errs = append(errs, l.Release(ctx))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// superviseFaulty has a pod run in the background.
+func superviseFaulty(ctx context.Context, h *host) (string, error) {
+	id, err := prepareFaulty(ctx, h)
+	if err != nil {
+		return "", err
+	}
+	return id, h.supervise(ctx, id)
+}
+
+func (h *host) supervise(ctx context.Context, id string) error {
 	p, err := h.Lock(ctx, id)
 	if err != nil {
 		return err
@@ -151,29 +211,104 @@ func startFaulty(ctx context.Context, h *host, id string) error {
 	if err != nil {
 		return errors.Join(err, p.Close())
 	}
-	return errors.Join(see(run), run.Close())
+	h.over = make(chan error, 1)
+	go func() { h.over <- errors.Join(see(run), run.Close()) }()
+	return nil
+}
+
+// ending ends a pod that runs in the background, after starting it if it does not.
+func (h *host) ending(ctx context.Context, id string, end func() error) error {
+	info, err := h.Inspect(ctx, id)
+	if err != nil {
+		return err
+	}
+	if info.State.Phase != Running {
+		if err := h.supervise(ctx, id); err != nil {
+			return err
+		}
+	}
+	return errors.Join(end(), <-h.over)
+}
+
+func startFaulty(ctx context.Context, h *host, id string) error {
+	return h.startWith(ctx, id, false, see)
+}
+
+// startWith starts a pod, kills its apps, and gives up its lock after end.
+func (h *host) startWith(ctx context.Context, id string, keep bool, end func(*Run) error) error {
+	p, err := h.Lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	p.Options.KeepRootfs = keep
+	run, err := p.Start(ctx, IO{})
+	if err != nil {
+		return errors.Join(err, p.Close())
+	}
+	run.Kill()
+	return errors.Join(end(run), run.Close())
+}
+
+func removeFaulty(ctx context.Context, h *host, id string) error { return h.Remove(ctx, id) }
+
+func collectFaulty(ctx context.Context, h *host, _ string) error {
+	_, err := h.GC(ctx, 0)
+	return err
+}
+
+// drives collects what tests have driven.
+type drives struct {
+	mu    sync.Mutex
+	steps map[string]bool
+	total map[imagetest.Mode]int
+}
+
+// add adds what one test has driven, of all steps there are.
+func (d *drives) add(all []string, faults *imagetest.Faults, mode imagetest.Mode, n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, step := range all {
+		if faults.Seen(step) {
+			d.steps[step] = true
+		}
+	}
+	d.total[mode] += n
 }
 
 func TestFaults(t *testing.T) {
 	testenv.Root(t)
-	for _, a := range actions {
-		for _, mode := range []imagetest.Mode{imagetest.Before, imagetest.After, imagetest.Onwards} {
-			t.Run(fmt.Sprintf("%s/%s", a.name, mode), func(t *testing.T) {
-				t.Parallel()
-				faults := new(imagetest.Faults)
-				h, err := openHost(t.TempDir(), func(d storage.Driver) storage.Driver { return imagetest.Driver(d, faults) },
-					&engine{sandboxtest.NewFake(), faults})
-				if err != nil {
-					t.Fatal(err)
-				}
-				h.add(t, "example.com/probe", probeApp)
-				h.addVolume(t, "kept")
-				for k := 1; a.fail(t, h, faults, mode, k); k++ {
-					if k == maxOps {
-						t.Fatal("no end of operations")
+	steps, err := imagetest.Steps(".")
+	if err != nil || len(steps) == 0 {
+		t.Fatal(steps, err)
+	}
+	driven := drives{steps: map[string]bool{}, total: map[imagetest.Mode]int{}}
+	t.Run("all", func(t *testing.T) { // ends with the last of them
+		for _, a := range actions {
+			for _, mode := range []imagetest.Mode{imagetest.Before, imagetest.After, imagetest.Full, imagetest.NoRoom} {
+				t.Run(fmt.Sprintf("%s/%s", a.name, mode), func(t *testing.T) {
+					t.Parallel()
+					faults := new(imagetest.Faults)
+					h, err := openFaulty(memoryDir(t), faults)
+					if err != nil {
+						t.Fatal(err)
 					}
-				}
-			})
+					h.furnish(t)
+					k := 1
+					for ; a.fail(t, h, faults, mode, k); k++ {
+						if k == maxOps {
+							t.Fatal("no end of operations")
+						}
+					}
+					driven.add(steps, faults, mode, k-1)
+				})
+			}
+		}
+	})
+	t.Logf("%d steps; failures: %v", len(steps), driven.total)
+	// Every step that the sources name was made to fail.
+	for _, step := range steps {
+		if !driven.steps[step] {
+			t.Errorf("step %q was never driven", step)
 		}
 	}
 }
@@ -198,41 +333,110 @@ func (a action) fail(t *testing.T, h *host, faults *imagetest.Faults, mode image
 		if err != nil {
 			t.Fatal(err)
 		}
+		h.empty(t)
 		return false
 	}
-	if !errors.Is(err, imagetest.ErrFault) && !errors.Is(err, errApp) {
-		t.Errorf("got error %v", err)
-	}
-	if id != "" && mode != imagetest.Onwards {
-		info, err := h.Inspect(t.Context(), id)
-		if err == nil && (info.State.Phase == Running || info.State.Phase == Crashed) {
-			t.Errorf("the pod is %s", info.State.Phase)
-		}
-	}
-	h.recovers(t, id)
+	a.reports(t, mode, failed, err)
+	a.leaves(t, h, id, mode, failed)
+	a.recovers(t, h, id)
 	if t.Failed() {
 		t.Fatalf("after operation %d: %s", k, failed)
 	}
 	return true
 }
 
-// recovers checks that after a failure what is there can be collected, or taken
-// away. That the action can then be done is for the next k to show, which goes one
-// operation further on the same host, and for the last one, which goes to the end.
-func (h *host) recovers(t *testing.T, id string) {
+// reports checks what a failed action says.
+func (a action) reports(t *testing.T, mode imagetest.Mode, failed string, err error) {
 	t.Helper()
-	if _, err := h.GC(t.Context(), 0); err != nil {
+	full := mode == imagetest.Full || mode == imagetest.NoRoom
+	switch {
+	case a.frees && mode == imagetest.NoRoom:
+		if err != nil {
+			t.Errorf("on a full disk: %v", err)
+		}
+	case err == nil && failed == "write state":
+		// A removal that cannot mark the pod goes on without.
+	case !errors.Is(err, imagetest.ErrFault) && !errors.Is(err, errApp):
+		t.Errorf("got error %v", err)
+	case full && !strings.Contains(err.Error(), syscall.ENOSPC.Error()):
+		t.Errorf("the error does not say that the disk is full: %v", err)
+	}
+}
+
+// leaves checks what there is after a failure before anybody looks after it.
+func (a action) leaves(t *testing.T, h *host, id string, mode imagetest.Mode, failed string) {
+	t.Helper()
+	if mode == imagetest.NoRoom && (id == "" || a.frees) {
+		h.isClean(t) // there was room enough for that
+	}
+	if mode != imagetest.Before && mode != imagetest.After || failed == "write state" || failed == "Destroy sandbox" || strings.HasSuffix(a.name, "crash") {
+		return
+	}
+	ids, err := h.ids()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range ids {
+		if phase := h.phase(t, id); phase == Running || phase == Crashed {
+			t.Errorf("the pod is %s", phase)
+		}
+	}
+}
+
+// recovers checks that after a failure one collection leaves all in order, and that
+// the action can then be done: with the same pod, or with another where it is gone.
+func (a action) recovers(t *testing.T, h *host, id string) {
+	t.Helper()
+	if _, err := h.GC(t.Context(), time.Hour); err != nil {
 		t.Errorf("gc: %v", err)
 	}
-	if id != "" {
-		if err := h.Remove(t.Context(), id); err != nil && !errors.Is(err, ErrNotFound) {
+	h.inOrder(t)
+	if _, err := h.Inspect(t.Context(), id); id != "" && errors.Is(err, ErrNotFound) {
+		if id, err = a.setup(t.Context(), h); err != nil {
+			t.Errorf("once more: %v", err)
+			return
+		}
+	}
+	if err := a.do(t.Context(), h, id); err != nil {
+		t.Errorf("once more: %v", err)
+	}
+	h.inOrder(t)
+	h.empty(t)
+}
+
+// inOrder checks that there is nothing but what ought to be.
+func (h *host) inOrder(t *testing.T) {
+	t.Helper()
+	found, err := h.Check(t.Context())
+	if err != nil || len(found) > 0 {
+		t.Errorf("check: %q, %v", found, err)
+	}
+	images, err := h.images.Debris(t.Context())
+	if err != nil || len(images) > 0 {
+		t.Errorf("images' debris: %v, %v", images, err)
+	}
+	volumes, err := h.named.Debris(t.Context())
+	if err != nil || len(volumes) > 0 {
+		t.Errorf("volumes' debris: %v, %v", volumes, err)
+	}
+	if v, err := h.named.Get(t.Context(), "kept"); err != nil || v.InUse {
+		t.Errorf("the named volume: in use %v, %v", v.InUse, err)
+	}
+}
+
+// empty removes all pods.
+func (h *host) empty(t *testing.T) {
+	t.Helper()
+	ids, err := h.ids()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range ids {
+		if err := h.Remove(t.Context(), id); err != nil {
 			t.Errorf("remove: %v", err)
 		}
 	}
 	h.isClean(t)
-	if v, err := h.named.Get(t.Context(), "kept"); err != nil || v.InUse {
-		t.Errorf("the named volume: in use %v, %v", v.InUse, err)
-	}
 }
 
 func init() { reexec.Register("pod-to-be-killed", killed) }
@@ -249,8 +453,7 @@ func killed() {
 	k, err := strconv.Atoi(os.Args[3])
 	fail(err)
 	faults := new(imagetest.Faults)
-	h, err := openHost(os.Args[1], func(d storage.Driver) storage.Driver { return imagetest.Driver(d, faults) },
-		&engine{sandboxtest.NewFake(), faults})
+	h, err := openFaulty(os.Args[1], faults)
 	fail(err)
 	for _, a := range actions {
 		if a.name != os.Args[2] {
@@ -266,23 +469,21 @@ func killed() {
 func TestKill(t *testing.T) {
 	testenv.Root(t)
 	for _, a := range actions {
-		if !a.kill {
-			continue
-		}
 		t.Run(a.name, func(t *testing.T) {
 			t.Parallel()
-			root := t.TempDir()
+			root := memoryDir(t)
 			h, err := openHost(root, asIs, sandboxtest.NewFake())
 			if err != nil {
 				t.Fatal(err)
 			}
-			h.add(t, "example.com/probe", probeApp)
-			h.addVolume(t, "kept")
-			for k := 1; a.killAt(t, h, root, k); k++ {
+			h.furnish(t)
+			k := 1
+			for ; a.killAt(t, h, root, k); k++ {
 				if k == maxOps {
 					t.Fatal("no end of operations")
 				}
 			}
+			t.Logf("killed %d times", k-1)
 		})
 	}
 }
@@ -302,33 +503,55 @@ func (a action) killAt(t *testing.T, h *host, root string, k int) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, id := range ids {
-		info, err := h.Inspect(t.Context(), id)
-		if err != nil || info.State.Phase == Running {
-			t.Errorf("the pod is %s, %v", info.State.Phase, err)
+	id := ""
+	for _, id = range ids {
+		if phase := h.phase(t, id); phase == Running {
+			t.Errorf("the pod is %s", phase)
 		}
 	}
-	if len(ids) > 0 && k%5 == 0 && h.phase(t, ids[0]) == Crashed {
-		h.startAfterCrash(t, ids[0])
+	if id != "" && h.phase(t, id) == Crashed && k%2 == 0 {
+		// It can be started over what its supervisor has left.
+		if err := startFaulty(t.Context(), h, id); err != nil {
+			t.Errorf("start after the crash: %v", err)
+		}
 	}
-	id := ""
-	if len(ids) > 0 {
-		id = ids[0]
-	}
-	h.recovers(t, id)
+	a.recovers(t, h, id)
 	if t.Failed() {
 		t.Fatalf("killed at operation %d", k)
 	}
 	return true
 }
 
-// startAfterCrash starts a crashed pod over what its supervisor has left.
-func (h *host) startAfterCrash(t *testing.T, id string) {
-	t.Helper()
-	if err := startFaulty(t.Context(), h, id); err != nil {
-		t.Errorf("start after the crash: %v", err)
+// A pod that lost its state to a full disk while it is removed is left to who removes
+// it; afterwards all of it is collected.
+func TestCollectWithoutState(t *testing.T) {
+	h := newHost(t)
+	h.addVolume(t, "kept")
+	id, err := exitFaulty(t.Context(), h)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if phase := h.phase(t, id); phase != Exited {
-		t.Errorf("after its second start it is %s", phase)
+	p, err := h.Lock(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
 	}
+	if err := h.dropState(id); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := h.GC(t.Context(), 0); err != nil || len(removed) > 0 {
+		t.Errorf("removed %q, %v", removed, err)
+	}
+	if found, err := h.Check(t.Context()); err != nil || len(found) > 0 {
+		t.Errorf("check: %q, %v", found, err)
+	}
+	if err := h.Remove(t.Context(), id); !errors.Is(err, ErrBusy) {
+		t.Errorf("removed twice at a time: %v", err)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := h.GC(t.Context(), 0); err != nil || !slices.Equal(removed, []string{id}) {
+		t.Errorf("removed %q, %v", removed, err)
+	}
+	h.isClean(t)
 }

@@ -72,18 +72,27 @@ func (p *Pod) Remove(ctx context.Context) error {
 }
 
 func (p *Pod) remove(ctx context.Context) error {
-	if err := p.setState(State{Phase: Garbage}); err != nil {
+	if err := p.discard(); err != nil {
 		return err
 	}
 	if err := p.rt.clear(ctx, p.Info); err != nil {
 		return fmt.Errorf("remove pod %s: %w", p.UUID, err)
 	}
-	// Without its state it is an embryo, which needs no lock file to be collected:
-	// a crash may leave any part of the rest.
-	if err := errors.Join(os.Remove(filepath.Join(p.dir(), stateFile)), os.RemoveAll(p.dir())); err != nil {
+	if err := p.rt.removeDir(p.UUID); err != nil {
 		return fmt.Errorf("remove pod %s: %w", p.UUID, err)
 	}
 	return nil
+}
+
+// discard marks the pod as one that cannot be used any more. A full disk has no room
+// for a mark, and must not keep the pod: without state it is an embryo, which is
+// collected as well, though not found by its name.
+func (p *Pod) discard() error {
+	err := p.setState(State{Phase: Garbage})
+	if err != nil && p.rt.dropState(p.UUID) == nil {
+		return nil
+	}
+	return err
 }
 
 // clear takes away what a pod has outside its directory.
@@ -92,7 +101,7 @@ func (r *Runtime) clear(ctx context.Context, info Info) error {
 		return err
 	}
 	// What is removed after this has nothing of the host's mounted in it.
-	if err := releaseSources(filepath.Join(r.podDir(info.UUID), sourcesDir)); err != nil {
+	if err := r.releaseSources(filepath.Join(r.podDir(info.UUID), sourcesDir)); err != nil {
 		return err
 	}
 	trees, err := r.podTrees(ctx, info)
@@ -181,8 +190,9 @@ func isOver(info Info, readErr error, grace time.Duration) (bool, error) {
 	return info.State.Phase != Prepared && (info.State.Phase != Exited || time.Since(info.State.Ended) >= grace), nil
 }
 
-// collectEmbryo removes a pod whose making was cut short. Pods are made under the
-// lock of all names, so that under it a directory without state is debris.
+// collectEmbryo removes a pod whose making, or whose removal, was cut short. Pods are
+// made under the lock of all names, so that under it a directory without state is
+// debris, unless it is just being removed: that is done under the pod's own lock.
 func (r *Runtime) collectEmbryo(ctx context.Context, id string) (removed bool, err error) {
 	unlock, err := r.lockNames(ctx)
 	if err != nil {
@@ -192,10 +202,13 @@ func (r *Runtime) collectEmbryo(ctx context.Context, id string) (removed bool, e
 	if s, err := r.readState(id); err != nil || s.Phase != Embryo {
 		return false, err
 	}
-	if err := releaseSources(filepath.Join(r.podDir(id), sourcesDir)); err != nil {
+	if held, err := r.held(id); err != nil || held {
 		return false, err
 	}
-	return true, os.RemoveAll(r.podDir(id))
+	if err := r.clear(ctx, Info{UUID: id}); err != nil {
+		return false, err
+	}
+	return true, r.removeDir(id)
 }
 
 // Debris is something that a crash left and that no pod's directory leads to.

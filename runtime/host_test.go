@@ -52,6 +52,7 @@ type host struct {
 	*Runtime
 	images *image.Store
 	named  *volume.Store
+	over   chan error // the end of the pod that runs in the background
 
 	mu      sync.Mutex
 	notices []string

@@ -145,43 +145,69 @@ func (r *Runtime) create(ctx context.Context, m *schema.PodManifest, o Options, 
 		}
 	}
 	p := &Pod{Info: Info{UUID: uuid.NewString(), Options: o, Manifest: m}, rt: r}
-	if err := os.Mkdir(p.dir(), 0o700); err != nil {
+	if err := r.step("make pod directory", func() error { return os.Mkdir(p.dir(), 0o700) }); err != nil {
 		return nil, fmt.Errorf("create pod: %w", err)
 	}
 	p.lock = flock.New(filepath.Join(p.dir(), lockFile), flock.SetPermissions(0o600))
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(p.dir()), p.lock.Close())
+			err = errors.Join(fmt.Errorf("create pod: %w", err), r.removeDir(p.UUID), p.lock.Close())
 		}
 	}()
-	if err := p.lock.Lock(); err != nil {
-		return nil, fmt.Errorf("create pod: %w", err)
+	if err := r.step("lock pod", p.lock.Lock); err != nil {
+		return nil, err
 	}
 	raw, err := manifest.MarshalPod(m)
 	if err != nil {
-		return nil, fmt.Errorf("create pod: %w", err)
+		return nil, err
 	}
 	options, err := json.Marshal(o)
 	if err != nil {
-		return nil, fmt.Errorf("create pod: %w", err)
+		return nil, err
 	}
-	if err := atomicfile.Write(filepath.Join(p.dir(), manifestFile), raw, 0o600); err != nil {
-		return nil, fmt.Errorf("create pod: %w", err)
+	if err := p.write("write manifest", manifestFile, raw); err != nil {
+		return nil, err
 	}
-	if err := atomicfile.Write(filepath.Join(p.dir(), optionsFile), options, 0o600); err != nil {
-		return nil, fmt.Errorf("create pod: %w", err)
+	if err := p.write("write options", optionsFile, options); err != nil {
+		return nil, err
 	}
-	if err := p.setState(s); err != nil {
-		return nil, fmt.Errorf("create pod: %w", err)
+	return p, p.setState(s)
+}
+
+// write replaces a file in the pod's directory.
+func (p *Pod) write(step, file string, data []byte) error {
+	return p.rt.step(step, func() error { return atomicfile.Write(filepath.Join(p.dir(), file), data, 0o600) })
+}
+
+// removeDir removes a pod's directory, which may be gone. Without its state it is an
+// embryo, which needs no lock file to be collected: a crash may leave any part of the
+// rest.
+func (r *Runtime) removeDir(id string) error {
+	if err := r.dropState(id); err != nil {
+		return err
 	}
-	return p, nil
+	return r.step("remove pod directory", func() error { return os.RemoveAll(r.podDir(id)) })
+}
+
+func (r *Runtime) dropState(id string) error {
+	return r.step("remove state", func() error {
+		err := os.Remove(filepath.Join(r.podDir(id), stateFile))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
 }
 
 // lockNames serializes the making of pods, across processes.
 func (r *Runtime) lockNames(ctx context.Context) (unlock func() error, err error) {
 	l := flock.New(filepath.Join(r.Dir, lockFile), flock.SetPermissions(0o600))
-	if _, err := l.TryLockContext(ctx, lockPoll); err != nil {
-		return nil, fmt.Errorf("lock pods: %w", err)
+	err = r.step("lock names", func() error {
+		_, err := l.TryLockContext(ctx, lockPoll)
+		return err
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock pods: %w", err), l.Close())
 	}
 	return l.Close, nil
 }
@@ -208,7 +234,7 @@ func (p *Pod) setState(s State) error {
 	if err != nil {
 		return err
 	}
-	if err := atomicfile.Write(filepath.Join(p.dir(), stateFile), raw, 0o600); err != nil {
+	if err := p.write("write state", stateFile, raw); err != nil {
 		return fmt.Errorf("pod %s: write state: %w", p.UUID, err)
 	}
 	p.State = s

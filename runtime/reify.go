@@ -74,6 +74,9 @@ func (r *Runtime) resolve(ctx context.Context, app *schema.RuntimeApp) (*image.I
 			return nil, fmt.Errorf("app %s: %w: %w", app.Name, ErrInvalid, err)
 		}
 		img, err := r.Images.Get(ctx, id)
+		if err != nil && app.Image.Name != nil {
+			err = fmt.Errorf("image %s: %w", *app.Image.Name, err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("app %s: %w", app.Name, err)
 		}

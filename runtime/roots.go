@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/jetpack-run/jetpack/internal/atomicfile"
 	"github.com/jetpack-run/jetpack/internal/inroot"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/internal/storage"
@@ -34,7 +33,8 @@ func (p *Pod) beginRoots() (roots, error) {
 	if p.Options.KeepRootfs {
 		return p.rt.readRoots(p.UUID)
 	}
-	if err := os.Remove(filepath.Join(p.dir(), rootsFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := p.rt.step("remove roots", func() error { return os.Remove(filepath.Join(p.dir(), rootsFile)) })
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("pod %s: %w", p.UUID, err)
 	}
 	return nil, nil
@@ -45,7 +45,7 @@ func (p *Pod) recordRoots(made roots) error {
 	if err != nil {
 		return err
 	}
-	if err := atomicfile.Write(filepath.Join(p.dir(), rootsFile), raw, 0o600); err != nil {
+	if err := p.write("write roots", rootsFile, raw); err != nil {
 		return fmt.Errorf("pod %s: write roots: %w", p.UUID, err)
 	}
 	return nil

@@ -87,14 +87,19 @@ func (r *Run) shut(ctx context.Context) error {
 }
 
 // Wait returns when every app has ended and nothing of the pod runs, is mounted or
-// listens any more; the pod is then Exited, and its lock still held.
+// listens any more; the pod is then Exited, and its lock still held. When its sandbox
+// cannot be taken away, something may still run: to others it is then Crashed.
 func (r *Run) Wait() (Info, error) {
 	r.wg.Wait()
 	ctx := context.Background()
 	p := r.pod
-	err := errors.Join(r.shut(ctx), p.release(ctx))
+	shutErr := r.shut(ctx)
+	err := errors.Join(shutErr, p.release(ctx))
 	state := p.State
-	state.Phase, state.Ended, state.Apps = Exited, time.Now().UTC(), map[string]AppStatus{}
+	state.Ended, state.Apps = time.Now().UTC(), map[string]AppStatus{}
+	if shutErr == nil {
+		state.Phase = Exited
+	}
 	for _, a := range r.apps {
 		state.Apps[a.name] = a.status
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/jetpack-run/jetpack/image"
+	"github.com/jetpack-run/jetpack/internal/failpoint"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/internal/storage"
 	"github.com/jetpack-run/jetpack/runtime/volume"
@@ -73,4 +74,11 @@ type Runtime struct {
 	Notice func(line string)
 	// BootID tells one boot of the host from the next.
 	BootID string
+	// Points are the steps that tests make fail; nil for none.
+	Points failpoint.Points
+}
+
+// step does a step on what outlives the process.
+func (r *Runtime) step(name string, do func() error) error {
+	return failpoint.Do(r.Points, name, do)
 }

@@ -16,13 +16,13 @@ import (
 // pod binds it from there: whoever turns a directory of the source's path into a
 // symbolic link afterwards, or at any time when they are not allowed, turns nothing
 // of the pod's.
-func holdSource(dir, name, source string, symlinks, recursive bool) (_ string, err error) {
+func (r *Runtime) holdSource(dir, name, source string, symlinks, recursive bool) (_ string, err error) {
 	f, err := openSource(source, symlinks)
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := mountSourcesDir(dir); err != nil {
+	if err := r.mountSourcesDir(dir); err != nil {
 		return "", err
 	}
 	fi, err := f.Stat()
@@ -30,14 +30,15 @@ func holdSource(dir, name, source string, symlinks, recursive bool) (_ string, e
 		return "", err
 	}
 	target := filepath.Join(dir, name)
-	switch {
-	case fi.IsDir():
-		err = os.Mkdir(target, 0o700)
-	case fi.Mode().IsRegular():
-		err = os.WriteFile(target, nil, 0o600)
-	default:
-		err = fmt.Errorf("%w: source %s is neither a directory nor a file", ErrInvalid, source)
-	}
+	err = r.step("make place of source", func() error {
+		switch {
+		case fi.IsDir():
+			return os.Mkdir(target, 0o700)
+		case fi.Mode().IsRegular():
+			return os.WriteFile(target, nil, 0o600)
+		}
+		return fmt.Errorf("%w: source %s is neither a directory nor a file", ErrInvalid, source)
+	})
 	if err != nil {
 		return "", err
 	}
@@ -45,12 +46,12 @@ func holdSource(dir, name, source string, symlinks, recursive bool) (_ string, e
 	if recursive {
 		flags |= unix.MS_REC
 	}
-	if err := unix.Mount(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), target, "", flags, ""); err != nil {
+	if err := r.mount("bind source", fmt.Sprintf("/proc/self/fd/%d", f.Fd()), target, "", flags, ""); err != nil {
 		return "", fmt.Errorf("bind source %s: %w", source, err)
 	}
 	// What the host mounts later is not for pods that run, and what the pod's end
 	// unmounts is not the host's.
-	if err := unix.Mount("", target, "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+	if err := r.mount("unshare source", "", target, "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
 		return "", fmt.Errorf("bind source %s: %w", source, err)
 	}
 	return target, nil
@@ -82,28 +83,32 @@ func openSource(source string, symlinks bool) (*os.File, error) {
 // mountSourcesDir makes the place for sources, unless it is there: a file system of
 // its own, so that removing the pod's directory can never reach into a source, and
 // private, so that the sources are mounted here and in no other mount namespace.
-func mountSourcesDir(dir string) error {
-	err := os.Mkdir(dir, 0o700)
+func (r *Runtime) mountSourcesDir(dir string) error {
+	err := r.step("make directory of sources", func() error { return os.Mkdir(dir, 0o700) })
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if err := unix.Mount("jetpack", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700,size=1m"); err != nil {
+	if err := r.mount("mount directory of sources", "jetpack", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700,size=1m"); err != nil {
 		return fmt.Errorf("mount tmpfs on %s: %w", dir, err)
 	}
-	if err := unix.Mount("", dir, "", unix.MS_PRIVATE, ""); err != nil {
+	if err := r.mount("unshare directory of sources", "", dir, "", unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make %s private: %w", dir, err)
 	}
 	return nil
 }
 
+func (r *Runtime) mount(step, source, target, fstype string, flags uintptr, data string) error {
+	return r.step(step, func() error { return unix.Mount(source, target, fstype, flags, data) })
+}
+
 // releaseSources undoes holdSource, whatever is left of it.
-func releaseSources(dir string) error {
+func (r *Runtime) releaseSources(dir string) error {
 	// First private, because a crash may have come before: unmounting what is mounted
 	// below a source would unmount it on the host as well (mount_namespaces(7)).
-	err := unix.Mount("", dir, "", unix.MS_PRIVATE|unix.MS_REC, "")
+	err := r.mount("unshare sources", "", dir, "", unix.MS_PRIVATE|unix.MS_REC, "")
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return nil
@@ -111,10 +116,11 @@ func releaseSources(dir string) error {
 	case err != nil:
 		return fmt.Errorf("make %s private: %w", dir, err)
 	default:
-		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		err := r.step("unmount sources", func() error { return unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) })
+		if err != nil {
 			return fmt.Errorf("unmount %s: %w", dir, err)
 		}
 	}
 	// Not all that is in it: there is nothing, or it is still mounted.
-	return unix.Rmdir(dir)
+	return r.step("remove directory of sources", func() error { return unix.Rmdir(dir) })
 }

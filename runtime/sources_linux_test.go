@@ -123,14 +123,15 @@ func TestOpenSource(t *testing.T) {
 		{dir + "/link", true, true},
 		{dir + "/fifo", true, false},
 	}
+	rt := new(Runtime)
 	for _, tt := range tests {
 		t.Run(fmt.Sprintf("%s %v", strings.TrimPrefix(tt.source, dir), tt.symlinks), func(t *testing.T) {
 			sources := filepath.Join(t.TempDir(), sourcesDir)
-			path, err := holdSource(sources, "0", tt.source, tt.symlinks, false)
+			path, err := rt.holdSource(sources, "0", tt.source, tt.symlinks, false)
 			if (err == nil) != tt.ok {
 				t.Errorf("got %s, %v", path, err)
 			}
-			if err := releaseSources(sources); err != nil {
+			if err := rt.releaseSources(sources); err != nil {
 				t.Error(err)
 			}
 			if found := mounted(t, sources); len(found) > 0 {
@@ -204,7 +205,7 @@ func TestSourcesAfterCrash(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := holdSource(p.sourcesDir(), "0", source, false, true); err != nil {
+			if _, err := p.rt.holdSource(p.sourcesDir(), "0", source, false, true); err != nil {
 				t.Fatal(err)
 			}
 			if err := p.setState(State{Phase: Running}); err != nil {

@@ -95,7 +95,7 @@ func (r *Runtime) prepare(ctx context.Context, m *schema.PodManifest, o Options,
 func (r *Runtime) stillThere(ctx context.Context, m *schema.PodManifest, images []*image.Image) error {
 	for _, img := range images {
 		if _, err := r.Images.Get(ctx, img.ID); err != nil {
-			return err
+			return fmt.Errorf("image %s: %w", img.Name(), err)
 		}
 	}
 	return r.namedExist(ctx, m)
@@ -126,10 +126,9 @@ func (p *Pod) Start(ctx context.Context, stdio IO) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	if before.Phase == Running { // its supervisor crashed, and has left its sandbox
-		if err := p.rt.Engine.Destroy(ctx, p.UUID); err != nil {
-			return nil, fmt.Errorf("pod %s: destroy its old sandbox: %w", p.UUID, err)
-		}
+	// Its last supervisor may have crashed, or have failed to take its sandbox away.
+	if err := p.rt.Engine.Destroy(ctx, p.UUID); err != nil {
+		return nil, fmt.Errorf("pod %s: destroy its old sandbox: %w", p.UUID, err)
 	}
 	if err := p.setState(State{Phase: Running, BootID: p.rt.BootID, Started: time.Now().UTC()}); err != nil {
 		return nil, err
@@ -203,7 +202,7 @@ func (p *Pod) cloneRoot(ctx context.Context, img *image.Image, tree string) erro
 		return err
 	}
 	if err := p.rt.Storage.Clone(ctx, image.Tree(img.ID), tree, storage.Options{Meta: p.meta()}); err != nil {
-		return fmt.Errorf("clone image: %w", err)
+		return fmt.Errorf("clone image %s: %w", img.Name(), err)
 	}
 	return nil
 }
@@ -279,7 +278,7 @@ func (p *Pod) writeEtc(root *inroot.Root) error {
 		return nil //nolint:nilerr // an image without /etc gets no files there
 	}
 	hosts := fmt.Sprintf("127.0.0.1 localhost\n::1 localhost\n127.0.0.1 %s\n", p.Hostname())
-	if err := writeMissing(root, "/etc/hosts", []byte(hosts)); err != nil {
+	if err := p.writeMissing(root, "/etc/hosts", []byte(hosts)); err != nil {
 		return err
 	}
 	if p.Options.Network != sandbox.NetworkHost {
@@ -292,13 +291,13 @@ func (p *Pod) writeEtc(root *inroot.Root) error {
 	if err != nil {
 		return err
 	}
-	return writeMissing(root, "/etc/resolv.conf", resolv)
+	return p.writeMissing(root, "/etc/resolv.conf", resolv)
 }
 
-func writeMissing(root *inroot.Root, path string, data []byte) error {
+func (p *Pod) writeMissing(root *inroot.Root, path string, data []byte) error {
 	_, err := root.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return root.WriteFile(path, data, 0o644)
+		return p.rt.step("write file of /etc", func() error { return root.WriteFile(path, data, 0o644) })
 	}
 	return err
 }
@@ -366,5 +365,5 @@ func (p *Pod) release(ctx context.Context) error {
 		errs = append(errs, l.Release(ctx))
 	}
 	p.leases, p.sources = nil, nil
-	return errors.Join(append(errs, releaseSources(p.sourcesDir()))...)
+	return errors.Join(append(errs, p.rt.releaseSources(p.sourcesDir()))...)
 }

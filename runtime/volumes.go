@@ -135,7 +135,7 @@ func volumeTree(podID, app string, v types.Volume) string {
 func (p *Pod) makeVolumes(ctx context.Context, keep bool) error {
 	p.sources = map[*types.Volume]string{}
 	// A start that a crash cut short may have left some.
-	if err := releaseSources(p.sourcesDir()); err != nil {
+	if err := p.rt.releaseSources(p.sourcesDir()); err != nil {
 		return err
 	}
 	for i := range p.Manifest.Volumes {
@@ -167,7 +167,7 @@ func (p *Pod) makeVolume(ctx context.Context, app string, v *types.Volume, keep 
 	switch {
 	case v.Kind == "host":
 		name := strconv.Itoa(len(p.sources))
-		p.sources[v], err = holdSource(p.sourcesDir(), name, v.Source, symlinks, isRecursive(*v))
+		p.sources[v], err = p.rt.holdSource(p.sourcesDir(), name, v.Source, symlinks, isRecursive(*v))
 	case app == "" && namedFor(p.Manifest, v.Name) != "":
 		p.sources[v], err = p.lease(ctx, namedFor(p.Manifest, v.Name))
 	default:
@@ -213,8 +213,10 @@ func (p *Pod) emptyVolume(ctx context.Context, tree string, v types.Volume, keep
 	if err != nil {
 		return "", fmt.Errorf("%w: mode %q", ErrInvalid, *v.Mode)
 	}
-	// chown first: it clears the set-id bits.
-	return dir, errors.Join(os.Chown(dir, *v.UID, *v.GID), unix.Chmod(dir, uint32(mode)))
+	return dir, p.rt.step("set owner and mode of volume", func() error {
+		// chown first: it clears the set-id bits.
+		return errors.Join(os.Chown(dir, *v.UID, *v.GID), unix.Chmod(dir, uint32(mode)))
+	})
 }
 
 // meta marks the trees of a pod for administrators.
@@ -284,15 +286,15 @@ func reserved(target string) bool {
 // replaced (appc spec, "Volume Setup").
 func (p *Pod) makeTarget(root *inroot.Root, app, target, source string) (string, error) {
 	fail := func(format string, args ...any) (string, error) {
-		return "", fmt.Errorf("app %s: %w: mount target %s: %s", app, ErrInvalid, target, fmt.Sprintf(format, args...))
+		return "", fmt.Errorf("app %s: %w: mount target %s: %w", app, ErrInvalid, target, fmt.Errorf(format, args...))
 	}
 	target = path.Clean(target)
 	if reserved(target) {
 		return fail("it belongs to jetpack")
 	}
-	parent, err := makeParent(root, path.Dir(target))
+	parent, err := p.makeParent(root, path.Dir(target))
 	if err != nil {
-		return fail("%v", err)
+		return fail("%w", err)
 	}
 	resolved := path.Join(parent, path.Base(target))
 	if reserved(resolved) {
@@ -300,14 +302,14 @@ func (p *Pod) makeTarget(root *inroot.Root, app, target, source string) (string,
 	}
 	var src unix.Stat_t
 	if err := unix.Stat(source, &src); err != nil {
-		return fail("volume: %v", err)
+		return fail("volume: %w", err)
 	}
 	wantDir := src.Mode&unix.S_IFMT == unix.S_IFDIR
 	st, err := root.Lstat(resolved)
 	switch kind := st.Mode & unix.S_IFMT; {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
-		return fail("%v", err)
+		return fail("%w", err)
 	case kind == unix.S_IFLNK:
 		return fail("it is a symbolic link in the image; mount at what it points to")
 	case kind == unix.S_IFDIR && !wantDir:
@@ -318,17 +320,18 @@ func (p *Pod) makeTarget(root *inroot.Root, app, target, source string) (string,
 		return resolved, nil
 	default:
 		p.rt.Notice(fmt.Sprintf("app %s: mount target %s: the file there is replaced by a directory", app, target))
-		if err := root.Remove(resolved); err != nil {
-			return fail("%v", err)
+		if err := p.rt.step("remove file at mount target", func() error { return root.Remove(resolved) }); err != nil {
+			return fail("%w", err)
 		}
 	}
-	if wantDir {
-		err = root.MkdirAll(resolved, 0o755)
-	} else {
-		err = root.WriteFile(resolved, nil, 0o644)
-	}
+	err = p.rt.step("make mount target", func() error {
+		if wantDir {
+			return root.MkdirAll(resolved, 0o755)
+		}
+		return root.WriteFile(resolved, nil, 0o644)
+	})
 	if err != nil {
-		return fail("%v", err)
+		return fail("%w", err)
 	}
 	return resolved, nil
 }
@@ -346,12 +349,12 @@ func (p *Pod) noteHidden(root *inroot.Root, app, dir string) error {
 }
 
 // makeParent gives dir without symbolic links, and makes it when it is missing.
-func makeParent(root *inroot.Root, dir string) (string, error) {
+func (p *Pod) makeParent(root *inroot.Root, dir string) (string, error) {
 	resolved, err := root.Resolve(dir)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return resolved, err
 	}
-	if err := root.MkdirAll(dir, 0o755); err != nil {
+	if err := p.rt.step("make parents of mount target", func() error { return root.MkdirAll(dir, 0o755) }); err != nil {
 		return "", err
 	}
 	return root.Resolve(dir)

@@ -331,7 +331,7 @@ func TestEtc(t *testing.T) {
 			t.Skip("needs a resolv.conf: ", err)
 		}
 		root := fileRoot(t, map[string]string{"/etc/": ""})
-		p := &Pod{Info: Info{UUID: "u", Options: Options{Network: sandbox.NetworkHost}}}
+		p := &Pod{rt: new(Runtime), Info: Info{UUID: "u", Options: Options{Network: sandbox.NetworkHost}}}
 		if err := p.writeEtc(root); err != nil {
 			t.Fatal(err)
 		}

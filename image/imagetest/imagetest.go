@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"go/build"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -34,6 +35,7 @@ const (
 	After   Mode = "after"   // one fails and is done all the same
 	Onwards Mode = "onwards" // it and all that follow fail
 	Full    Mode = "full"    // so do they, with ENOSPC
+	NoRoom  Mode = "no-room" // so do they, but for what a full disk does not hinder
 	Kill    Mode = "kill"    // the process is killed instead
 )
 
@@ -85,7 +87,7 @@ func (f *Faults) Op(name string, do func() error) error {
 			return err
 		}
 		select {} // until the signal arrives
-	case Full:
+	case Full, NoRoom:
 		return fmt.Errorf("%w: %w", ErrFault, syscall.ENOSPC)
 	default:
 		return ErrFault
@@ -106,26 +108,37 @@ func (f *Faults) next(name string) Mode {
 		f.left--
 		return ""
 	}
+	if f.mode == NoRoom && roomless.MatchString(name) {
+		return ""
+	}
 	if f.failed == "" {
 		f.failed = name
 	}
-	if f.mode != Onwards && f.mode != Full {
+	if f.mode == Before || f.mode == After {
 		f.left = 0
 	}
 	return f.mode
 }
 
-// steps finds the names of steps where packages do them.
-var steps = regexp.MustCompile(`(?:failpoint\.Do\([^,"]+, |\.write\(|\bstep\()"([^"]+)"`)
+// roomless finds the names of operations that look, lock, or give room back.
+var roomless = regexp.MustCompile(`(?i)^(list|stat|lock|unshare|unmount|remove|destroy)\b`)
 
-// Steps lists the steps that the sources in a directory name, tests left out.
+// steps finds the names of steps where packages do them.
+var steps = regexp.MustCompile(`(?:failpoint\.Do\([^,"]+, |\b(?:write|mount|step)\()"([^"]+)"`)
+
+// Steps lists the steps that the sources in a directory name, tests and what is for
+// other platforms left out.
 func Steps(dir string) (names []string, err error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil {
 		return nil, err
 	}
 	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") {
+		here, err := build.Default.MatchFile(dir, filepath.Base(file))
+		if err != nil {
+			return nil, err
+		}
+		if !here || strings.HasSuffix(file, "_test.go") {
 			continue
 		}
 		source, err := os.ReadFile(file)

@@ -3,11 +3,13 @@ package script
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -104,52 +106,128 @@ func (h *host) clean() {
 	}
 }
 
-// TestKilledAnywhere kills `pod run` at a random moment of its life; one gc must
-// take away everything, each time.
+// killAfter gives a command, kills it at a random moment of its first within, and
+// waits until no child of it is left: one that was just forked has its locks.
+func (h *host) killAfter(within time.Duration, args ...string) {
+	h.t.Helper()
+	r, inherited, err := os.Pipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	cmd := h.command(args...)
+	cmd.ExtraFiles = []*os.File{inherited}
+	err = errors.Join(cmd.Start(), inherited.Close())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	delay := rand.N(within)
+	time.Sleep(delay)
+	_ = cmd.Process.Kill() // it may have ended
+	_ = cmd.Wait()
+	if err := r.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		h.t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		h.t.Fatalf("its children: %v", err)
+	}
+	h.t.Logf("killed after %v: %s", delay, cmd.ProcessState)
+}
+
+// file makes an image's file with the probe in it.
+func (h *host) file(name string, fields ...string) string {
+	h.t.Helper()
+	probe, err := os.ReadFile(sandboxtest.BuildProbe(h.t))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	path := filepath.Join(h.t.TempDir(), "image.aci")
+	if err := os.WriteFile(path, probeImage(h.t, probe, name, fields), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+	return path
+}
+
+// rounds is how often a command is killed.
+func rounds() int {
+	if testing.Short() {
+		return 10
+	}
+	return 25
+}
+
+// TestKilledAnywhere kills `pod run` and `pod start` at a random moment of their life;
+// one gc must take away everything, each time, but what outlives pods.
 func TestKilledAnywhere(t *testing.T) {
 	h := newHost(t)
-	rounds := 40
-	if testing.Short() {
-		rounds = 10
+	h.must("image", "import", "--insecure=signature", h.file("example.com/handled", `"app":{"exec":["/bin/probe"],"user":"0","group":"0",
+		"eventHandlers":[{"name":"pre-start","exec":["/bin/probe","write","/h/log","x"]}]}`))
+	h.must("volume", "create", "data")
+	dir := t.TempDir()
+	shared := []string{
+		"--volume", "v", "--volume", "n,source=volume:data", "--volume", "h,source=" + dir,
+		"example.com/handled", "--mount", "v:/v", "--mount", "n:/n", "--mount", "h:/h", "--",
 	}
-	for i := range rounds {
-		cmd := h.command("pod", "run", "--volume", "v", "example.com/probe", "--mount", "v:/v", "--", "fork", "3")
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		delay := time.Duration(rand.N(150)) * time.Millisecond
-		time.Sleep(delay)
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = cmd.Wait() // it was killed
-		h.must("pod", "gc")
-		t.Logf("round %d: killed after %v", i, delay)
-		h.clean()
-		if pods := h.must("pod", "list", "-q"); pods != "" {
-			t.Fatalf("pods left: %s", pods)
-		}
+	h.must(slices.Concat([]string{"pod", "run", "--rm"}, shared, []string{"write", "/n/file", "kept"})...)
+	tests := []struct {
+		name   string
+		before []string
+		args   []string
+		code   int // of the command when it is not killed; -1: it does not end
+	}{
+		{"run", nil, []string{"pod", "run", "--volume", "v", "example.com/probe", "--mount", "v:/v", "--", "fork", "3"}, -1},
+		{"run with all kinds of volumes and a handler", nil, slices.Concat([]string{"pod", "run"}, shared, []string{"fork", "3"}), -1},
+		{
+			"start with kept roots", slices.Concat([]string{"pod", "run", "--name", "kept"}, shared, []string{"exit", "7"}),
+			[]string{"pod", "start", "--keep-rootfs", "kept"}, 7,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := &host{t, h.bin, h.root}
+			for range rounds() {
+				if tt.before != nil {
+					h.legal(h.try(tt.before...), tt.code)
+				}
+				h.killAfter(150*time.Millisecond, tt.args...)
+				h.must("pod", "gc", "--grace-period", "1h")
+				h.must("system", "check")
+				// What has not crashed is still there, and can be started.
+				if tt.code >= 0 && h.must("pod", "list", "-q") != "" {
+					h.legal(h.try(tt.args...), tt.code)
+				}
+				h.must("pod", "gc")
+				h.clean()
+				if pods := h.must("pod", "list", "-q"); pods != "" {
+					t.Fatalf("pods left: %s", pods)
+				}
+			}
+		})
+	}
+	if got := h.must(slices.Concat([]string{"pod", "run", "--rm"}, shared, []string{"read", "/n/file"})...); !strings.Contains(got, "kept") {
+		t.Errorf("the named volume holds %s", got)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "log")); err != nil {
+		t.Errorf("the host's directory: %v", err)
 	}
 }
 
-// TestImportKilledAnywhere does the same with an import.
+// TestImportKilledAnywhere does the same with imports.
 func TestImportKilledAnywhere(t *testing.T) {
 	h := newHost(t)
-	aci := filepath.Join(t.TempDir(), "back.aci")
-	h.must("image", "export", "example.com/probe", aci)
-	for range 20 {
-		h.must("image", "rm", "example.com/probe")
-		cmd := h.command("image", "import", "--insecure=signature", aci)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Duration(rand.N(60)) * time.Millisecond)
-		_ = cmd.Process.Kill() // it may have ended
-		_ = cmd.Wait()
-		h.must("system", "prune", "--force")
-		h.clean()
-		h.must("image", "import", "--insecure=signature", aci)
-		h.clean()
+	top := h.file("example.com/top", `"dependencies":[{"imageName":"example.com/probe"}]`, "/etc/top=x")
+	for name, file := range map[string]string{"example.com/alone": h.file("example.com/alone"), "example.com/top": top} {
+		t.Run(name, func(t *testing.T) {
+			h := &host{t, h.bin, h.root}
+			for range rounds() / 2 {
+				h.killAfter(60*time.Millisecond, "image", "import", "--insecure=signature", file)
+				h.must("system", "prune", "--force")
+				h.clean()
+				h.must("image", "import", "--insecure=signature", file)
+				h.clean()
+				h.must("image", "rm", name)
+			}
+		})
 	}
 }
 
