@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -73,6 +74,7 @@ func exitCode(err error, runsApps bool) int {
 // mend says what to do about an error, where its text does not.
 func mend(err error) string {
 	switch {
+	case strings.Contains(err.Error(), "'jetpack "):
 	case errors.Is(err, image.ErrNotFound):
 		return "; 'jetpack image list' shows what there is, 'jetpack image import' takes in more"
 	case errors.Is(err, runtime.ErrNotFound):

@@ -25,7 +25,7 @@ func newImagePruneCommand(c *cli) *cobra.Command {
 				if all {
 					question = "Remove all images that nothing needs?"
 				}
-				if err := c.confirm(question); err != nil {
+				if err := c.confirm(cmd.Context(), question); err != nil {
 					return err
 				}
 			}

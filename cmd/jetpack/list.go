@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"text/template"
+	"text/template/parse"
 	"time"
 
 	"github.com/docker/go-units"
@@ -62,7 +66,7 @@ func (o *listOptions) print(w io.Writer, header []string, rows []row) error {
 		}
 		return nil
 	}
-	t, err := template.New("format").Option("missingkey=error").Parse(o.format)
+	t, err := template.New("format").Option("missingkey=zero").Parse(o.format)
 	if err != nil || !strings.Contains(o.format, "{{") {
 		return usagef("--format %q: want table, json, jsonl or a Go template such as '{{.id}}'", o.format)
 	}
@@ -99,11 +103,61 @@ func executeTemplate(w io.Writer, t *template.Template, value any) error {
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return err
 	}
-	if err := t.Execute(w, fields); err != nil {
+	if err := checkFields(t, fields); err != nil {
+		return err
+	}
+	for name, field := range fields {
+		fields[name] = templateValue(field)
+	}
+	var line bytes.Buffer // nothing is printed of an entry that fails
+	if err := t.Execute(&line, fields); err != nil {
 		return usagef("--format: %w", err)
 	}
-	_, err = fmt.Fprintln(w)
+	line.WriteByte('\n')
+	_, err = line.WriteTo(w)
 	return err
+}
+
+// checkFields refuses names that no entry has, as far as they stand in plain sight:
+// the template itself takes them for empty, as it does labels that an image lacks.
+func checkFields(t *template.Template, fields map[string]any) error {
+	for _, node := range t.Root.Nodes {
+		action, ok := node.(*parse.ActionNode)
+		if !ok {
+			continue
+		}
+		for _, command := range action.Pipe.Cmds {
+			for _, arg := range command.Args {
+				if f, ok := arg.(*parse.FieldNode); ok && !hasKey(fields, f.Ident[0]) {
+					return usagef("--format: there is no field .%s: want one of %s", f.Ident[0], strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func hasKey(fields map[string]any, key string) bool {
+	_, ok := fields[key]
+	return ok
+}
+
+// templateValue gives an object of strings, as labels are, the type for which a
+// missing key is the empty string.
+func templateValue(value any) any {
+	object, ok := value.(map[string]any)
+	if !ok {
+		return value
+	}
+	texts := map[string]string{}
+	for key, v := range object {
+		text, ok := v.(string)
+		if !ok {
+			return value
+		}
+		texts[key] = text
+	}
+	return texts
 }
 
 func printTable(w io.Writer, header []string, rows []row) error {

@@ -163,7 +163,7 @@ func newSystemPruneCommand(c *cli) *cobra.Command {
 		Args:  exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !force {
-				if err := c.confirm("Remove all pods that have ended and what interrupted commands left?"); err != nil {
+				if err := c.confirm(cmd.Context(), "Remove all pods that have ended and what interrupted commands left?"); err != nil {
 					return err
 				}
 			}
@@ -196,14 +196,21 @@ func (c *cli) runPrune(ctx context.Context) error {
 }
 
 // confirm asks on the terminal; without one there is nobody to ask.
-func (c *cli) confirm(question string) error {
+func (c *cli) confirm(ctx context.Context, question string) error {
 	if !term.IsTerminal(int(c.stdin.Fd())) {
 		return usagef("standard input is no terminal to ask on; use --force")
 	}
 	fmt.Fprintf(c.stderr, "%s [y/N] ", question)
-	answer, err := bufio.NewReader(c.stdin).ReadString('\n')
-	if err != nil {
-		return err
+	answers := make(chan string, 1)
+	go func() {
+		answer, _ := bufio.NewReader(c.stdin).ReadString('\n') // none is no
+		answers <- answer
+	}()
+	var answer string
+	select {
+	case answer = <-answers:
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
 		return errors.New("nothing was removed")

@@ -229,7 +229,7 @@ func newVolumePruneCommand(c *cli) *cobra.Command {
 		Args:  exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !force {
-				if err := c.confirm("Remove all volumes that no pod refers to, with all that is in them?"); err != nil {
+				if err := c.confirm(cmd.Context(), "Remove all volumes that no pod refers to, with all that is in them?"); err != nil {
 					return err
 				}
 			}

@@ -359,6 +359,14 @@ func TestTerminal(t *testing.T) {
 			t.Errorf("exit code %d:\n%s", code, term.shown())
 		}
 	})
+	t.Run("Ctrl-C at a question", func(t *testing.T) {
+		term := h.onTerminal(size, "image", "prune", "--all")
+		term.expect("[y/N]")
+		term.keys("\x03")
+		if code := term.code(); code != 1 || !strings.Contains(term.shown(), "interrupted") {
+			t.Errorf("exit code %d:\n%s", code, term.shown())
+		}
+	})
 	t.Run("without -t the app has no terminal", func(t *testing.T) {
 		term := h.onTerminal(size, "pod", "run", "--rm", "-i", "example.com/probe", "--", "terminal")
 		term.expect("descriptor 0")
