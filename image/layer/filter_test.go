@@ -399,17 +399,21 @@ func (m model) apply(entries []entry, keep func(string) bool) {
 			n = nodes[e.Linkname]
 		}
 		nodes[e.Name] = n
-		if keep(e.Name) {
-			made[e.Name] = true
-			for p := path.Dir(e.Name); p != "."; p = path.Dir(p) {
+		below := false // of something that is made
+		for p := e.Name; p != "."; p = path.Dir(p) {
+			if below = below || keep(p); below {
 				made[p] = true
 			}
 		}
 	}
 	for name := range made {
 		n := nodes[name]
-		if n == nil || (n.typ != tar.TypeDir && !keep(name)) {
-			continue // a directory without an entry
+		if n == nil { // a directory without an entry
+			m.needParent(name + "/any")
+			continue
+		}
+		if n.typ != tar.TypeDir && !keep(name) {
+			continue
 		}
 		m.needParent(name)
 		if old := m[name]; n.typ != tar.TypeDir {

@@ -25,9 +25,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"path"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -61,8 +61,8 @@ var (
 	ErrTooLarge = errors.New("archive content too large")
 	// ErrTooManyEntries: more than Limits.MaxEntries.
 	ErrTooManyEntries = errors.New("too many archive entries")
-	// ErrXattr: an extended attribute without a proper name, of more than 64 KiB, or
-	// one by which overlayfs would be deceived.
+	// ErrXattr: an extended attribute without a proper name, of more than 64 KiB, one
+	// by which overlayfs would be deceived, or one that the kernel calls malformed.
 	ErrXattr = errors.New("forbidden extended attribute")
 	// ErrOwner: a user or group id outside 0 to 2^32-2.
 	ErrOwner = errors.New("owner id out of range")
@@ -181,13 +181,16 @@ func (a *Applier) apply(hdr *tar.Header, name string, r io.Reader) error {
 	if name == "." {
 		return a.applyTop(hdr)
 	}
+	if isDevice(hdr) {
+		return nil
+	}
 	place := a.filter.place(hdr, name)
 	if place != name {
 		if err := a.makeListedParent(name); err != nil {
 			return err
 		}
 	}
-	if isDevice(hdr) || place == "" {
+	if place == "" {
 		return skipContent(hdr, r)
 	}
 	parent, err := a.openParent(path.Dir(place))
@@ -231,13 +234,16 @@ func (a *Applier) openParent(name string) (directory, error) {
 	if err := a.leaveParent(); err != nil {
 		return directory{}, err
 	}
-	d, err := a.openTop()
-	if err != nil || name == "." {
-		a.parent = d
-		return d, err
+	if fd, err := openBeneath(a.root, name); err == nil {
+		a.parent = directory{fd, name}
+		return a.parent, nil
 	}
-	for component := range strings.SplitSeq(name, "/") {
-		next, err := a.descend(d, component)
+	d, err := a.openTop()
+	if err != nil {
+		return directory{}, err
+	}
+	for end := range components(name) {
+		next, err := a.descend(d, name[:end])
 		closeDir(d.fd)
 		if err != nil {
 			return directory{}, err
@@ -246,6 +252,19 @@ func (a *Applier) openParent(name string) (directory, error) {
 	}
 	a.parent = d
 	return d, nil
+}
+
+// components gives where each component of a clean name ends, none for the top
+// directory: taking names apart and together again would take time that grows with
+// the square of their length.
+func components(name string) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for i := range len(name) + 1 {
+			if (i == len(name) || name[i] == '/') && name != "." && !yield(i) {
+				return
+			}
+		}
+	}
 }
 
 // leaveParent closes the directory that openParent keeps open.
@@ -264,10 +283,10 @@ func (a *Applier) openTop() (directory, error) {
 	return directory{fd, "."}, err
 }
 
-// descend opens the directory name in d on the way to an entry. A directory that
-// was not there is made; what is none is replaced by one.
+// descend opens the directory name, whose parent is d, on the way to an entry. A
+// directory that was not there is made; what is none is replaced by one.
 func (a *Applier) descend(d directory, name string) (directory, error) {
-	fd, created, err := openOrMakeDir(d, name)
+	fd, created, err := openOrMakeDir(d, path.Base(name))
 	if err != nil {
 		return directory{}, err
 	}
@@ -281,7 +300,7 @@ func (a *Applier) descend(d directory, name string) (directory, error) {
 			return directory{}, err
 		}
 	}
-	return directory{fd, path.Join(d.name, name)}, nil
+	return directory{fd, name}, nil
 }
 
 // openOrMakeDir opens the directory name in d, after replacing what is no

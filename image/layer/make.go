@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -101,12 +100,15 @@ func hardLinkError(target string, err error) error {
 
 // openExisting opens a directory below the top one without making anything.
 func (a *Applier) openExisting(name string) (int, error) {
-	fd, err := openat(a.root, ".", dirFlags, 0)
-	if err != nil || name == "." {
-		return fd, err
+	if fd, err := openBeneath(a.root, name); err == nil {
+		return fd, nil
 	}
-	for component := range strings.SplitSeq(name, "/") {
-		next, err := openat(fd, component, dirFlags, 0)
+	fd, err := openat(a.root, ".", dirFlags, 0)
+	if err != nil {
+		return -1, err
+	}
+	for end := range components(name) {
+		next, err := openat(fd, path.Base(name[:end]), dirFlags, 0)
 		closeDir(fd)
 		if err != nil {
 			return -1, err
@@ -145,11 +147,11 @@ func (a *Applier) describeAt(parent directory, name string, hdr *tar.Header) err
 	if err := unix.Fchownat(parent.fd, name, hdr.Uid, hdr.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
-	err := a.setXattrs(hdr, func(attr string, value []byte) error {
-		return setXattrAt(parent.fd, name, attr, value)
-	})
-	if err != nil {
-		return err
+	if hasXattrs(hdr) {
+		err := setXattrsAt(parent.fd, name, func(set setXattr) error { return a.setXattrs(hdr, set) })
+		if err != nil {
+			return err
+		}
 	}
 	return setTimes(parent.fd, name, modTime(hdr))
 }

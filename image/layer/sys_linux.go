@@ -7,6 +7,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// openBeneath opens a directory below an open one if there is no link on the way,
+// in one go: an archive may leave and enter directories that are 500 levels deep
+// with every entry. After any error there is the way on foot, which is also that of
+// kernels before Linux 5.6.
+func openBeneath(root int, name string) (int, error) {
+	return unix.Openat2(root, name, &unix.OpenHow{
+		Flags:   dirFlags,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+}
+
 // chmodFifo does not follow links with fchmodat2(2); before Linux 6.6, which lacks
 // that, the name must not have become one since it was made.
 func chmodFifo(dir int, name string, mode uint32) error {
@@ -17,10 +28,10 @@ func chmodFifo(dir int, name string, mode uint32) error {
 	return err
 }
 
-// setXattrAt sets an attribute of name in dir, which is neither opened nor
-// followed. setxattrat(2) is new in Linux 6.13, and the root may be one without
-// /proc, so a thread goes there and ends with the goroutine.
-func setXattrAt(dir int, name, attr string, value []byte) error {
+// setXattrsAt calls do with what sets an attribute of name in dir, which is neither
+// opened nor followed. setxattrat(2) is new in Linux 6.13, and the root may be one
+// without /proc, so a thread goes there and ends with the goroutine.
+func setXattrsAt(dir int, name string, do func(setXattr) error) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -29,7 +40,7 @@ func setXattrAt(dir int, name, attr string, value []byte) error {
 			err = unix.Fchdir(dir)
 		}
 		if err == nil {
-			err = unix.Lsetxattr(name, attr, value, 0)
+			err = do(func(attr string, value []byte) error { return unix.Lsetxattr(name, attr, value, 0) })
 		}
 		result <- err
 	}()

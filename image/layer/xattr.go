@@ -4,10 +4,13 @@ package layer
 
 import (
 	"archive/tar"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // xattrPrefix is what the PAX records that hold extended attributes begin with,
@@ -47,9 +50,21 @@ func (c *Checker) warnXattrs(hdr *tar.Header) {
 	}
 }
 
+func hasXattrs(hdr *tar.Header) bool {
+	for record := range hdr.PAXRecords {
+		if strings.HasPrefix(record, xattrPrefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// setXattr sets an attribute of a file.
+type setXattr func(name string, value []byte) error
+
 // setXattrs sets the attributes of an entry with set. Those that the file system
 // has no place for give a warning.
-func (a *Applier) setXattrs(hdr *tar.Header, set func(name string, value []byte) error) error {
+func (a *Applier) setXattrs(hdr *tar.Header, set setXattr) error {
 	for _, record := range slices.Sorted(maps.Keys(hdr.PAXRecords)) {
 		name, ok := strings.CutPrefix(record, xattrPrefix)
 		if !ok {
@@ -60,6 +75,8 @@ func (a *Applier) setXattrs(hdr *tar.Header, set func(name string, value []byte)
 		case err == nil:
 		case xattrRefused(err):
 			a.checker.warn(record, "extended attribute %q is not kept: %v", name, err)
+		case errors.Is(err, unix.EINVAL): // not of the form that attributes of this name have
+			return fmt.Errorf("%w: %q: %w", ErrXattr, name, err)
 		default:
 			return fmt.Errorf("extended attribute %q: %w", name, err)
 		}

@@ -22,7 +22,7 @@ const (
 	maxValues = 1 << 17
 	// maxPaths is the most entries of a pathWhitelist, or commas in it: they are
 	// counted before it is decoded.
-	maxPaths = 1 << 21
+	maxPaths = 1 << 20
 	// maxWarnings is the most warnings that are given of one document.
 	maxWarnings = 50
 )
@@ -106,12 +106,16 @@ func readDocument(data []byte, s *shape) (document, error) {
 	if len(data)-len(fields["pathWhitelist"]) > maxRest {
 		return document{}, invalid("", "larger than %d bytes besides its pathWhitelist", maxRest)
 	}
-	if bytes.Count(fields["pathWhitelist"], []byte(",")) >= maxPaths {
-		return document{}, invalid("pathWhitelist", "more than %d entries", maxPaths)
-	}
-	delete(fields, "pathWhitelist")
 	version := versionOf(fields["acVersion"])
 	w := keyWalker{dec: json.NewDecoder(bytes.NewReader(data)), version: version}
+	if list, ok := fields["pathWhitelist"]; ok {
+		commas := bytes.Count(list, []byte(","))
+		if commas >= maxPaths {
+			return document{}, invalid("pathWhitelist", "more than %d entries", maxPaths)
+		}
+		w.paths = make([]string, 0, commas+1) // growing would take several times as much
+	}
+	delete(fields, "pathWhitelist")
 	w.dec.UseNumber()
 	if err := w.value(func() string { return "" }, 0, s); err != nil {
 		return document{}, err

@@ -203,7 +203,7 @@ func manyTwins() []twin {
 		{"dependencies", image(`"dependencies":[` + repeat(`{"imageName":"a"}`, 257) + `]`), image(`"dependencies":[` + repeat(`{"imageName":"a"}`, 256) + `]`), "dependencies: more than 256"},
 		{"labels", image(`"labels":[` + repeat(`{}`, maxValues) + `]`), image(`"labels":[]`), "labels: more than 131072 values"},
 		{"user labels", app(`"userLabels":{` + keys(maxValues) + `}`), app(`"userLabels":{` + keys(maxValues-100) + `}`), ": more than 131072 values"},
-		{"paths", image(`"pathWhitelist":[` + repeat(`"/"`, maxPaths+1) + `]`), image(`"pathWhitelist":[` + repeat(`"/"`, maxPaths) + `]`), "pathWhitelist: more than 2097152 entries"},
+		{"paths", image(`"pathWhitelist":[` + repeat(`"/"`, maxPaths+1) + `]`), image(`"pathWhitelist":[` + repeat(`"/"`, maxPaths) + `]`), "pathWhitelist: more than 1048576 entries"},
 		{"bytes", image(`"annotations":[{"name":"a","value":"` + strings.Repeat("<", maxRest) + `"}]`), image(`"pathWhitelist":["/` + strings.Repeat("<", maxRest) + `"]`), "larger than 4194304 bytes besides"},
 		{"nulls", image(`"x":[` + repeat(`null`, maxValues) + `]`), image(`"pathWhitelist":[` + repeat(`"/"`, maxValues+1) + `]`), "x: more than 131072 values"},
 	}
