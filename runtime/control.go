@@ -160,6 +160,9 @@ func (r *Runtime) Stop(ctx context.Context, id string, grace time.Duration) erro
 		return err
 	}
 	_, err := r.Wait(ctx, id)
+	if errors.Is(err, ErrDamaged) {
+		return nil // it has stopped, whatever its files say
+	}
 	return err
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,15 +47,18 @@ func (r *Runtime) podTrees(ctx context.Context, info Info) (names []string, err 
 	return names, nil
 }
 
-// Remove takes a pod away that does not run, with all it has; the named volumes that
-// it used are kept, and named. Errors: ErrNotFound, ErrBusy.
+// Remove takes a pod away that does not run, damaged or not, with all it has; the
+// named volumes that it used are kept, and named. Errors: ErrNotFound, ErrBusy.
 func (r *Runtime) Remove(ctx context.Context, id string) error {
-	p, err := r.Lock(ctx, id)
-	if err != nil {
+	p, err := r.lockDamaged(ctx, id)
+	if p == nil {
 		return err
 	}
 	if err := p.Remove(ctx); err != nil {
 		return err
+	}
+	if p.Manifest == nil {
+		return nil // it cannot tell them
 	}
 	for _, name := range namedVolumes(p.Manifest) {
 		r.Notice(fmt.Sprintf("volume %s is kept", name))
@@ -133,14 +135,23 @@ func (r *Runtime) GC(ctx context.Context, grace time.Duration) (removed []string
 	strays, err := r.Debris(ctx)
 	errs = append(errs, err)
 	for _, d := range strays {
-		errs = append(errs, d.Remove(ctx))
+		errs = append(errs, r.mend(ctx, d.What, d.Remove))
 	}
 	volumes, err := r.Volumes.Debris(ctx)
 	errs = append(errs, err)
 	for _, d := range volumes {
-		errs = append(errs, d.Remove(ctx))
+		errs = append(errs, r.mend(ctx, d.What, d.Remove))
 	}
 	return removed, errors.Join(errs...)
+}
+
+// mend takes debris away and tells.
+func (r *Runtime) mend(ctx context.Context, what string, remove func(context.Context) error) error {
+	if err := remove(ctx); err != nil {
+		return fmt.Errorf("mend: %s: %w", what, err)
+	}
+	r.Notice("mended: " + what)
+	return nil
 }
 
 // collect removes one pod if it is over.
@@ -149,7 +160,7 @@ func (r *Runtime) collect(ctx context.Context, id string, grace time.Duration) (
 	if err != nil || held {
 		return false, err
 	}
-	info, err := r.Inspect(ctx, id)
+	info, err := r.read(id)
 	if over, err := isOver(info, err, grace); err != nil || !over {
 		return false, err
 	}
@@ -174,18 +185,15 @@ func (r *Runtime) collect(ctx context.Context, id string, grace time.Duration) (
 	return err == nil, err
 }
 
-// isOver tells whether a pod that nobody holds has come to its end, from what
-// was read of it. One whose files are damaged cannot be run, and is over too; one
-// that could not be read just now may be well.
+// isOver tells whether a pod that nobody holds has come to its end, from what was read
+// of it. A damaged one has if its state says so, or is what is damaged; one that could
+// not be read just now may be well.
 func isOver(info Info, readErr error, grace time.Duration) (bool, error) {
-	var failed *fs.PathError
 	switch {
 	case errors.Is(readErr, ErrNotFound):
 		return false, nil
-	case errors.As(readErr, &failed) && !errors.Is(readErr, fs.ErrNotExist):
+	case readErr != nil && !errors.Is(readErr, ErrDamaged):
 		return false, readErr
-	case readErr != nil:
-		return true, nil //nolint:nilerr // what cannot be read is over
 	}
 	return info.State.Phase != Prepared && (info.State.Phase != Exited || time.Since(info.State.Ended) >= grace), nil
 }
@@ -264,7 +272,8 @@ func (r *Runtime) Debris(ctx context.Context) ([]Debris, error) {
 	return debris, nil
 }
 
-// Check lists what is not as it should be with pods; a clean host has an empty list.
+// Check lists what is not as it should be with pods, and which named volumes are
+// damaged; a clean host has an empty list.
 func (r *Runtime) Check(ctx context.Context) ([]string, error) {
 	var found []string
 	ids, err := r.ids()
@@ -294,7 +303,8 @@ func (r *Runtime) Check(ctx context.Context) ([]string, error) {
 	for _, d := range debris {
 		found = append(found, d.What)
 	}
-	return found, nil
+	damaged, err := r.Volumes.Damaged(ctx)
+	return append(found, damaged...), err
 }
 
 // Init makes the directory of pods.

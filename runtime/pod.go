@@ -26,8 +26,9 @@ import (
 // Phase is where a pod is in its life.
 type Phase string
 
-// The phases, in their order. Crashed is never written: it is a running pod
-// without supervisor, as a reader finds it.
+// The phases, in their order. Two are never written, but are what a reader finds:
+// Crashed is a running pod without supervisor, Damaged one that nobody runs and
+// whose files cannot be understood.
 const (
 	Embryo   Phase = "embryo"
 	Prepared Phase = "prepared"
@@ -35,6 +36,7 @@ const (
 	Exited   Phase = "exited"
 	Crashed  Phase = "crashed"
 	Garbage  Phase = "garbage"
+	Damaged  Phase = "damaged"
 )
 
 // State is the small file that is replaced at each step of a pod's life.
@@ -250,8 +252,18 @@ const (
 )
 
 // Lock takes the lock of a pod that no supervisor holds and that is not being
-// made. Errors: ErrNotFound, ErrBusy.
+// made. Errors: ErrNotFound, ErrBusy, ErrDamaged.
 func (r *Runtime) Lock(ctx context.Context, id string) (*Pod, error) {
+	p, err := r.lockDamaged(ctx, id)
+	if p != nil && err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, err
+}
+
+// lockDamaged also locks a damaged pod: then it has what could be read, and comes
+// with ErrDamaged. Errors: as Lock.
+func (r *Runtime) lockDamaged(ctx context.Context, id string) (*Pod, error) {
 	l, err := r.flock(ctx, id)
 	if err != nil {
 		return nil, err
@@ -261,10 +273,10 @@ func (r *Runtime) Lock(ctx context.Context, id string) (*Pod, error) {
 	if err == nil && info.State.Phase == Embryo {
 		err = unfinished(id)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrDamaged) {
 		return nil, errors.Join(err, l.Close())
 	}
-	return &Pod{Info: info, rt: r, lock: l}, nil
+	return &Pod{Info: info, rt: r, lock: l}, err
 }
 
 func (r *Runtime) flock(ctx context.Context, id string) (*flock.Flock, error) {
@@ -305,60 +317,99 @@ func unfinished(id string) error {
 	return fmt.Errorf("%s: %w: its making is not finished; if that was cut short, 'jetpack pod gc' removes it", id, ErrBusy)
 }
 
-func (r *Runtime) readState(id string) (State, error) {
-	var s State
-	raw, err := os.ReadFile(filepath.Join(r.podDir(id), stateFile))
-	if errors.Is(err, fs.ErrNotExist) {
+var errForeign = errors.New("it is not as jetpack writes it")
+
+// readFile reads a file of a pod's directory; parse tells whether it is what belongs
+// there. What else it may say is of Go and not for people. Errors: ErrDamaged, and
+// with it fs.ErrNotExist when the file is not there.
+func (r *Runtime) readFile(id, file string, parse func(raw []byte) bool) error {
+	raw, err := os.ReadFile(filepath.Join(r.podDir(id), file))
+	reason := errForeign
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		reason = fs.ErrNotExist
+	case err != nil:
+		return fmt.Errorf("read pod %s: %w", id, err)
+	case parse(raw):
+		return nil
+	}
+	return fmt.Errorf("pod %s: its file %s %w: %w; 'jetpack pod rm %s' removes the pod", id, file, ErrDamaged, reason, id)
+}
+
+// readState gives Embryo when there is none, and Damaged when it cannot be read.
+func (r *Runtime) readState(id string) (s State, err error) {
+	err = r.readFile(id, stateFile, func(raw []byte) bool {
+		return json.Unmarshal(raw, &s) == nil && slices.Contains([]Phase{Prepared, Running, Exited, Garbage}, s.Phase)
+	})
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return State{Phase: Embryo}, nil
-	}
-	if err != nil {
-		return s, fmt.Errorf("pod %s: read state: %w", id, err)
-	}
-	if err := json.Unmarshal(raw, &s); err != nil {
-		return s, fmt.Errorf("pod %s: read state: %w", id, err)
+	case err != nil:
+		return State{Phase: Damaged}, err
 	}
 	return s, nil
 }
 
-// read gives what the pod's directory says, without looking at the lock.
+func (r *Runtime) readOptions(id string) (o Options, err error) {
+	err = r.readFile(id, optionsFile, func(raw []byte) bool {
+		return json.Unmarshal(raw, &o) == nil && o.Network != "" && !o.Created.IsZero()
+	})
+	return o, err
+}
+
+func (r *Runtime) readManifest(id string) (m *schema.PodManifest, err error) {
+	err = r.readFile(id, manifestFile, func(raw []byte) bool {
+		parsed, _, err := manifest.ParsePod(raw)
+		m = parsed
+		return err == nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// read gives what the pod's directory says, without looking at the lock. What cannot
+// be read leaves the rest as it is. Errors: ErrNotFound, ErrDamaged.
 func (r *Runtime) read(id string) (Info, error) {
 	info := Info{UUID: id}
-	if _, err := os.Stat(r.podDir(id)); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return info, fmt.Errorf("%s: %w", id, ErrNotFound)
-		}
+	fi, err := os.Stat(r.podDir(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return info, fmt.Errorf("%s: %w", id, ErrNotFound)
+	}
+	if err != nil {
 		return info, fmt.Errorf("read pod %s: %w", id, err)
 	}
-	var err error
-	if info.State, err = r.readState(id); err != nil || info.State.Phase == Embryo {
-		return info, err
+	var errState, errOptions, errManifest error
+	info.Options.Created = fi.ModTime().UTC() // unless more is known
+	if info.State, errState = r.readState(id); info.State.Phase == Embryo {
+		return info, nil
 	}
-	raw, err := os.ReadFile(filepath.Join(r.podDir(id), optionsFile))
-	if err == nil {
-		err = json.Unmarshal(raw, &info.Options)
+	if o, err := r.readOptions(id); err != nil {
+		errOptions = err
+	} else {
+		info.Options = o
 	}
-	if err == nil {
-		info.Manifest, err = r.readManifest(id)
-	}
+	info.Manifest, errManifest = r.readManifest(id)
+	err = worst(errState, errOptions, errManifest)
 	if errors.Is(err, fs.ErrNotExist) {
 		// The state is what Remove removes first.
 		if s, err := r.readState(id); err == nil && s.Phase == Embryo {
 			return info, fmt.Errorf("%s: %w", id, ErrNotFound)
 		}
 	}
-	if err != nil {
-		return info, fmt.Errorf("read pod %s: %w", id, err)
-	}
-	return info, nil
+	return info, err
 }
 
-func (r *Runtime) readManifest(id string) (*schema.PodManifest, error) {
-	raw, err := os.ReadFile(filepath.Join(r.podDir(id), manifestFile))
-	if err != nil {
-		return nil, err
+// worst gives one error, so that it is one line; rather one that may pass than damage,
+// for which a pod is removed.
+func worst(errs ...error) (err error) {
+	for _, e := range errs {
+		if err == nil || e != nil && !errors.Is(e, ErrDamaged) {
+			err = e
+		}
 	}
-	m, _, err := manifest.ParsePod(raw)
-	return m, err
+	return err
 }
 
 // held tells whether some process holds the pod's lock.
@@ -371,19 +422,30 @@ func (r *Runtime) held(id string) (bool, error) {
 	return !ok, errors.Join(err, l.Close())
 }
 
-// Inspect gives one pod, with Crashed for a running one without supervisor.
-// Errors: ErrNotFound.
+// Inspect gives one pod, with Crashed for a running one without supervisor. A damaged
+// one comes with ErrDamaged and what is known of it: it is Running when somebody holds
+// its lock, unless its state says better. Errors: ErrNotFound, ErrDamaged.
 func (r *Runtime) Inspect(_ context.Context, id string) (Info, error) {
 	info, err := r.read(id)
-	if err != nil || info.State.Phase != Running {
+	if err != nil && !errors.Is(err, ErrDamaged) || err == nil && info.State.Phase != Running {
 		return info, err
 	}
-	held, err := r.held(id)
-	if err != nil || held {
+	held, heldErr := r.held(id)
+	if heldErr != nil {
+		return info, heldErr
+	}
+	if held {
+		if info.State.Phase == Damaged {
+			info.State.Phase = Running
+		}
 		return info, err
 	}
 	// It may have ended properly between the two looks.
-	if info, err = r.read(id); err == nil && info.State.Phase == Running {
+	info, err = r.read(id)
+	switch {
+	case errors.Is(err, ErrDamaged):
+		info.State.Phase = Damaged
+	case err == nil && info.State.Phase == Running:
 		info.State.Phase = Crashed
 	}
 	return info, err

@@ -280,11 +280,15 @@ func TestPhases(t *testing.T) {
 		}
 		return files
 	}
+	with := func(files map[string]string, name, content string) map[string]string {
+		files[name] = content
+		return files
+	}
 	now := time.Now().UTC().Format(time.RFC3339)
 	tests := []struct {
 		name  string
 		files func(h *host) map[string]string
-		phase Phase // "" when it cannot be read
+		phase Phase // "" when it is damaged
 		gone  bool  // after gc with a grace of one hour
 		check string
 		start error // of its start
@@ -298,21 +302,31 @@ func TestPhases(t *testing.T) {
 		{"garbage", func(h *host) map[string]string { return all(h, `{"phase":"garbage"}`) }, Garbage, true, "is garbage", ErrInvalid},
 		{"half removed", func(h *host) map[string]string {
 			return without(all(h, `{"phase":"garbage"}`), manifestFile, optionsFile)
-		}, "", true, "read pod", os.ErrNotExist},
+		}, "", true, "file pod.json is damaged", os.ErrNotExist},
 		{"removed but for its directory", func(h *host) map[string]string {
 			return without(all(h, ""), stateFile, lockFile, manifestFile)
 		}, Embryo, true, "is embryo", ErrBusy},
-		{"bad state", func(h *host) map[string]string { return all(h, `{`) }, "", true, "read state", errAny},
-		{"bad manifest", func(h *host) map[string]string {
-			files := all(h, `{"phase":"prepared"}`)
-			files[manifestFile] = `{"apps":[]}`
-			return files
-		}, "", true, "read pod", errAny},
-		{"bad options", func(h *host) map[string]string {
-			files := all(h, `{"phase":"prepared"}`)
-			files[optionsFile] = ``
-			return files
-		}, "", true, "read pod", errAny},
+		{"bad state", func(h *host) map[string]string { return all(h, `{`) }, "", true, "file state is damaged", ErrDamaged},
+		{"unknown phase", func(h *host) map[string]string { return all(h, `{"phase":"other"}`) }, "", true, "file state is damaged", ErrDamaged},
+		{"empty state", func(h *host) map[string]string { return all(h, ``) }, "", true, "file state is damaged", ErrDamaged},
+		{"prepared, bad manifest", func(h *host) map[string]string {
+			return with(all(h, `{"phase":"prepared"}`), manifestFile, `{"apps":[]}`)
+		}, "", false, "file manifest is damaged", ErrDamaged},
+		{"prepared, bad options", func(h *host) map[string]string {
+			return with(all(h, `{"phase":"prepared"}`), optionsFile, ``)
+		}, "", false, "file pod.json is damaged", ErrDamaged},
+		{"prepared, no options", func(h *host) map[string]string {
+			return with(all(h, `{"phase":"prepared"}`), optionsFile, `null`)
+		}, "", false, "file pod.json is damaged", ErrDamaged},
+		{"exited just now, bad manifest", func(h *host) map[string]string {
+			return with(all(h, `{"phase":"exited","ended":"`+now+`"}`), manifestFile, ``)
+		}, "", false, "file manifest is damaged", ErrDamaged},
+		{"exited long ago, bad manifest", func(h *host) map[string]string {
+			return with(all(h, `{"phase":"exited","ended":"2026-01-01T00:00:00Z"}`), manifestFile, ``)
+		}, "", true, "file manifest is damaged", ErrDamaged},
+		{"crashed, bad manifest", func(h *host) map[string]string {
+			return with(all(h, `{"phase":"running","started":"`+now+`"}`), manifestFile, ``)
+		}, "", true, "file manifest is damaged", ErrDamaged},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -331,6 +345,9 @@ func TestPhases(t *testing.T) {
 				}
 			}
 			info, err := h.Inspect(t.Context(), id)
+			if tt.phase == "" && (!errors.Is(err, ErrDamaged) || info.State.Phase != Damaged || info.Options.Created.IsZero() || strings.Contains(err.Error(), "\n")) {
+				t.Errorf("it is %s, made %s, %v", info.State.Phase, info.Options.Created, err)
+			}
 			if (err == nil) != (tt.phase != "") || err == nil && info.State.Phase != tt.phase {
 				t.Errorf("it is %s, %v; want %s", info.State.Phase, err, tt.phase)
 			}
@@ -379,8 +396,6 @@ func TestPhases(t *testing.T) {
 	}
 }
 
-var errAny = errors.New("any error")
-
 // tryStart starts a pod if it can be started.
 func (h *host) tryStart(t *testing.T, id string, want error) {
 	t.Helper()
@@ -393,7 +408,7 @@ func (h *host) tryStart(t *testing.T, id string, want error) {
 			t.Error(err)
 		}
 	}
-	if want == errAny && err == nil || want != errAny && !errors.Is(err, want) {
+	if !errors.Is(err, want) {
 		t.Errorf("start: error %v, want %v", err, want)
 	}
 }

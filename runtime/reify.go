@@ -46,6 +46,9 @@ func (r *Runtime) reify(ctx context.Context, m *schema.PodManifest, strict bool)
 	if err := checkHostname(m); err != nil {
 		return nil, err
 	}
+	if err := r.checkAnnotations(m, strict); err != nil {
+		return nil, err
+	}
 	if err := r.checkNamed(ctx, m); err != nil {
 		return nil, err
 	}
@@ -63,7 +66,48 @@ func (r *Runtime) reify(ctx context.Context, m *schema.PodManifest, strict bool)
 			return nil, err
 		}
 	}
+	if err := checkPorts(m, images); err != nil {
+		return nil, err
+	}
 	return images, r.checkVolumes(m)
+}
+
+// checkPorts: a port that is to be exposed says itself what it is, or is one port of
+// one app (appc spec, "Pod Manifest Schema", ports).
+func checkPorts(m *schema.PodManifest, images []*image.Image) error {
+	owners := map[types.ACName][]string{}
+	for i := range m.Apps {
+		for _, p := range effectiveApp(&m.Apps[i], images[i]).Ports {
+			owners[p.Name] = append(owners[p.Name], m.Apps[i].Name.String())
+		}
+	}
+	for _, p := range m.Ports {
+		switch apps := owners[p.Name]; {
+		case p.PodPort != nil || len(apps) == 1:
+		case len(apps) == 0:
+			return fmt.Errorf("port %s: %w: no app has a port of that name, and it has no podPort", p.Name, ErrInvalid)
+		default:
+			return fmt.Errorf("port %s: %w: it could be that of app %s or of app %s; say which with podPort", p.Name, ErrInvalid, apps[0], apps[1])
+		}
+	}
+	return nil
+}
+
+// noEffect matches annotations of a pod that mean something to jetpack, though not here.
+var noEffect = regexp.MustCompile(`^(ip-address|jetpack/devfs-ruleset|jetpack/jail\.conf/.*)$`)
+
+// checkAnnotations tells which annotations have no effect; strict refuses them.
+func (r *Runtime) checkAnnotations(m *schema.PodManifest, strict bool) error {
+	for _, a := range m.Annotations {
+		if !noEffect.MatchString(a.Name.String()) {
+			continue
+		}
+		if strict {
+			return fmt.Errorf("%w: annotation %s has no effect, and --strict asks for all of them", ErrInvalid, a.Name)
+		}
+		r.Notice(fmt.Sprintf("annotation %s has no effect", a.Name))
+	}
+	return nil
 }
 
 // resolve finds the image of an app, and writes its ID into the manifest.

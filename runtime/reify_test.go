@@ -39,6 +39,7 @@ func addForReify(t *testing.T, h *host) {
 	h.add(t, "example.com/data")
 	h.addVolume(t, "db")
 	h.add(t, "example.com/empty-exec", `"app":{"exec":[],"user":"0","group":"0"}`)
+	h.add(t, "example.com/web", appOf(`"ports":[{"name":"www","protocol":"tcp","port":80}]`))
 	h.add(t, "example.com/activated", appOf(`"ports":[{"name":"www","protocol":"tcp","port":80,"socketActivated":true}]`))
 }
 

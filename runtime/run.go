@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/console"
+	"golang.org/x/sys/unix"
 
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 )
@@ -254,10 +255,17 @@ func (a *appRun) runHandler(ctx context.Context, event string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", event, err)
 	}
+	if exit.Signal != 0 {
+		return fmt.Errorf("%s: killed by %s", event, signalName(exit.Signal))
+	}
 	if exit.Status() != 0 {
 		return fmt.Errorf("%s: exit status %d", event, exit.Status())
 	}
 	return nil
+}
+
+func signalName(sig syscall.Signal) string {
+	return first(unix.SignalName(sig), fmt.Sprintf("signal %d", sig)) // real-time signals have no name
 }
 
 // startTask makes the started process the one that signals go to. Once the pod was

@@ -195,7 +195,7 @@ func TestHandlerBlocksNobody(t *testing.T) {
 	}
 	run.Kill()
 	info := ended(t, run)
-	if got := info.State.Apps["probe"]; got.Status != 125 || !strings.HasPrefix(got.Error, "pre-start: ") {
+	if got := info.State.Apps["probe"]; got.Status != 125 || got.Error != "pre-start: killed by SIGKILL" {
 		t.Errorf("first %+v", got)
 	}
 	if got := info.State.Apps["probe-2"]; got != (AppStatus{}) {
@@ -237,7 +237,7 @@ func TestStopDuringHandlers(t *testing.T) {
 		c.wait(1, "ready")
 		run.Stop(patience)
 		info := ended(t, run)
-		if got := info.State.Apps["probe"]; got.Status != 125 || got.Error != "pre-start: exit status 143" {
+		if got := info.State.Apps["probe"]; got.Status != 125 || got.Error != "pre-start: killed by SIGTERM" {
 			t.Errorf("got %+v", got)
 		}
 		if got := c.text(); strings.Contains(got, "main") || strings.Contains(got, "post") {
@@ -249,7 +249,7 @@ func TestStopDuringHandlers(t *testing.T) {
 		run, c := h.up(t, h.handlers(t, "trap 15", "args main", ""), noNetwork)
 		c.wait(1, "ready")
 		run.Stop(10 * time.Millisecond)
-		if got := ended(t, run).State.Apps["probe"]; got.Error != "pre-start: exit status 137" {
+		if got := ended(t, run).State.Apps["probe"]; got.Error != "pre-start: killed by SIGKILL" {
 			t.Errorf("got %+v", got)
 		}
 	})
@@ -271,7 +271,7 @@ func TestStopDuringHandlers(t *testing.T) {
 		c.wait(1, "ready")
 		run.Kill()
 		info := ended(t, run)
-		if got := info.State.Apps["probe"]; got != (AppStatus{Status: 137, Signal: 9, Error: "post-stop: exit status 137"}) {
+		if got := info.State.Apps["probe"]; got != (AppStatus{Status: 137, Signal: 9, Error: "post-stop: killed by SIGKILL"}) {
 			t.Errorf("got %+v", got)
 		}
 	})

@@ -38,6 +38,8 @@ var (
 	ErrInvalid = errors.New("invalid pod")
 	// ErrNameTaken: another pod has the name.
 	ErrNameTaken = errors.New("name is taken")
+	// ErrDamaged: a file of the pod is not what jetpack has written.
+	ErrDamaged = errors.New("is damaged")
 	// ErrInterrupted: the user asked to stop before the pod was up.
 	ErrInterrupted = errors.New("interrupted")
 )
@@ -56,6 +58,8 @@ type Volumes interface {
 	Acquire(ctx context.Context, name string) (*volume.Lease, error)
 	// Debris lists what interrupted commands left of volumes.
 	Debris(ctx context.Context) ([]volume.Debris, error)
+	// Damaged says what is wrong with volumes, a line each.
+	Damaged(ctx context.Context) ([]string, error)
 }
 
 // Runtime is the pods of one root. Several processes may use it at a time.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,6 +24,8 @@ func FuzzPodFiles(f *testing.F) {
 	f.Add([]byte(manifest), []byte(options), []byte(state))
 	f.Add([]byte(manifest), []byte(options), []byte(`{"phase":"running"}`))
 	f.Add([]byte(manifest), []byte(options), []byte(`{"phase":"nonsense"}`))
+	f.Add([]byte(manifest), []byte(`{"name":1}`), []byte(`{"phase":7}`))
+	f.Add([]byte(`{"acVersion":"0.8.11","acKind":"PodManifest","apps":7}`), []byte(options), []byte(state))
 	f.Add([]byte(`{}`), []byte(`null`), []byte(`null`))
 	f.Add([]byte(manifest[:40]), []byte(options), []byte(state))
 	f.Add([]byte{}, []byte{}, []byte{})
@@ -40,6 +43,12 @@ func FuzzPodFiles(f *testing.F) {
 		info, err := r.Inspect(t.Context(), id)
 		if errors.Is(err, ErrNotFound) {
 			t.Errorf("a pod that is there is not found: %v", err)
+		}
+		if info.State.Phase == "" {
+			t.Error("it has no status")
+		}
+		if err != nil && strings.Contains(err.Error(), "Go ") {
+			t.Errorf("the error speaks of code: %v", err)
 		}
 		if err == nil && info.State.Phase != Embryo && info.Manifest == nil {
 			t.Error("read without a manifest")

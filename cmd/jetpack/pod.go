@@ -29,12 +29,12 @@ func newPodCommand(c *cli) *cobra.Command {
 type podView struct {
 	ID         string          `json:"id" doc:"UUID"`
 	Name       string          `json:"name" doc:"name, or empty"`
-	Status     runtime.Phase   `json:"status" doc:"embryo, prepared, running, exited, crashed or garbage"`
-	ExitCode   *int            `json:"exitCode" doc:"the first of its apps' that is not 0" null:"until it has ended"`
+	Status     runtime.Phase   `json:"status" doc:"embryo, prepared, running, exited, crashed, garbage or damaged"`
+	ExitCode   *int            `json:"exitCode" doc:"the first of its apps' that is not 0" null:"until it has ended, and if it is damaged"`
 	Hostname   string          `json:"hostname" doc:"host name"`
-	Network    string          `json:"network" doc:"none or host"`
+	Network    string          `json:"network" doc:"none or host; empty for an embryo, and for a damaged pod of which that is not known, like name and apps"`
 	KeepRootfs bool            `json:"keepRootfs" doc:"a start goes on with the roots as they were left"`
-	Created    time.Time       `json:"created" doc:"when it was made"`
+	Created    time.Time       `json:"created" doc:"when it was made; for an embryo, and for a damaged pod of which that is not known, when its directory last changed"`
 	Started    *time.Time      `json:"started" doc:"when it was last started" null:"if never"`
 	Ended      *time.Time      `json:"ended" doc:"when it ended" null:"if it has not"`
 	Apps       []podAppView    `json:"apps" doc:"its apps, in the manifest's order"`

@@ -59,15 +59,19 @@ func viewVolume(v volume.Volume, pods []runtime.Info) volumeView {
 	return view
 }
 
-// podsByVolume gives the pods that refer to each volume.
-func (c *cli) podsByVolume(ctx context.Context, h *host) (map[string][]runtime.Info, error) {
+// podsByVolume gives the pods that refer to each volume, and those that may refer to
+// any, as their manifests cannot be read.
+func (c *cli) podsByVolume(ctx context.Context, h *host) (users map[string][]runtime.Info, unknown []runtime.Info, err error) {
 	pods, err := c.runtime(h, nil).List(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	users := map[string][]runtime.Info{}
+	users = map[string][]runtime.Info{}
 	for _, p := range pods {
 		if p.Manifest == nil {
+			if p.State.Phase != runtime.Embryo { // which looks for its volumes once more
+				unknown = append(unknown, p)
+			}
 			continue
 		}
 		named := map[string]bool{} // a pod may have a volume under several names
@@ -78,7 +82,7 @@ func (c *cli) podsByVolume(ctx context.Context, h *host) (map[string][]runtime.I
 			}
 		}
 	}
-	return users, nil
+	return users, unknown, nil
 }
 
 // volumes opens the volumes of a root.
@@ -86,13 +90,31 @@ func (c *cli) volumes(h *host) *volume.Store {
 	return &volume.Store{
 		Dir: volumesDir(c.cfg.Root), Driver: h.driver,
 		Referrer: func(ctx context.Context, name string) (string, error) {
-			users, err := c.podsByVolume(ctx, h)
-			if err != nil || len(users[name]) == 0 {
+			users, unknown, err := c.podsByVolume(ctx, h)
+			switch {
+			case err != nil:
 				return "", err
+			case len(users[name]) > 0:
+				return byPod(users[name][0]), nil
+			case len(unknown) > 0:
+				return unknownUser(unknown[0]), nil
 			}
-			return users[name][0].UUID, nil
+			return "", nil
 		},
 	}
+}
+
+// byPod says which pod refers to a volume and what to do about it.
+func byPod(p runtime.Info) string {
+	if p.State.Phase == runtime.Running {
+		return fmt.Sprintf("by pod %[1]s, which runs; stop it with 'jetpack pod stop %[1]s' and remove it with 'jetpack pod rm %[1]s'", p.UUID)
+	}
+	return fmt.Sprintf("by pod %[1]s; remove that with 'jetpack pod rm %[1]s'", p.UUID)
+}
+
+// unknownUser says that a pod may refer to any volume.
+func unknownUser(p runtime.Info) string {
+	return fmt.Sprintf("for all that is known: the manifest of pod %[1]s cannot be read; 'jetpack pod rm %[1]s' removes it", p.UUID)
 }
 
 func newVolumeCreateCommand(c *cli) *cobra.Command {
@@ -145,11 +167,11 @@ func newVolumeListCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			volumes, err := h.volumes.List(cmd.Context())
-			if err != nil {
-				return err
+			volumes, damaged := h.volumes.List(cmd.Context())
+			if damaged != nil && !errors.Is(damaged, volume.ErrDamaged) {
+				return damaged
 			}
-			users, err := c.podsByVolume(cmd.Context(), h)
+			users, _, err := c.podsByVolume(cmd.Context(), h)
 			if err != nil {
 				return err
 			}
@@ -165,7 +187,7 @@ func newVolumeListCommand(c *cli) *cobra.Command {
 				}
 				rows[i] = row{v.Name, []string{v.Name, ago(v.Created), orDash(strings.Join(pods, ","))}, viewVolume(v, users[v.Name])}
 			}
-			return o.print(c.stdout, []string{"NAME", "CREATED", "PODS"}, rows)
+			return errors.Join(o.print(c.stdout, []string{"NAME", "CREATED", "PODS"}, rows), damaged)
 		},
 	}
 	o.add(cmd)
@@ -182,7 +204,7 @@ func newVolumeInspectCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			users, err := c.podsByVolume(cmd.Context(), h)
+			users, _, err := c.podsByVolume(cmd.Context(), h)
 			if err != nil {
 				return err
 			}
@@ -245,15 +267,18 @@ func (c *cli) pruneVolumes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	volumes, err := h.volumes.List(ctx)
+	volumes, damaged := h.volumes.List(ctx)
+	if damaged != nil && !errors.Is(damaged, volume.ErrDamaged) {
+		return damaged
+	}
+	users, unknown, err := c.podsByVolume(ctx, h)
 	if err != nil {
 		return err
 	}
-	users, err := c.podsByVolume(ctx, h)
-	if err != nil {
-		return err
+	if len(unknown) > 0 {
+		return fmt.Errorf("none is removed: %w %s", volume.ErrInUse, unknownUser(unknown[0]))
 	}
-	var errs []error // one that cannot go does not keep the others
+	errs := []error{damaged} // one that cannot go does not keep the others
 	for _, v := range volumes {
 		if len(users[v.Name]) > 0 {
 			continue

@@ -62,7 +62,8 @@ func (s *Store) strayDrafts(ctx context.Context) (debris []Debris, err error) {
 	return debris, nil
 }
 
-// strayMounts finds volumes that are mounted without lease, and what is not whole.
+// strayMounts finds volumes that are mounted without lease. What is not whole is a
+// damaged volume, and no debris: a volume is made and taken away as a draft.
 func (s *Store) strayMounts(trees []storage.Tree) (debris []Debris, err error) {
 	for _, t := range trees {
 		name := strings.TrimPrefix(t.Name, treeKind+"/")
@@ -70,32 +71,17 @@ func (s *Store) strayMounts(trees []storage.Tree) (debris []Debris, err error) {
 		if err != nil {
 			return nil, err
 		}
-		switch {
-		case t.Partial:
-			debris = append(debris, Debris{
-				What:   "tree " + t.Name + " of an interrupted creation of a volume",
-				remove: func(ctx context.Context) error { return s.removePartial(ctx, t.Name) },
-			})
-		case t.Mounted && !leased:
-			debris = append(debris, Debris{
-				What: "volume " + name + " is mounted, and no pod that runs uses it",
-				remove: func(ctx context.Context) error {
-					return s.exclusively(ctx, func() error { return s.unmountUnused(ctx, name) })
-				},
-			})
+		if t.Partial || !t.Mounted || leased {
+			continue
 		}
+		debris = append(debris, Debris{
+			What: "volume " + name + " is mounted, and no pod that runs uses it",
+			remove: func(ctx context.Context) error {
+				return s.exclusively(ctx, func() error { return s.unmountUnused(ctx, name) })
+			},
+		})
 	}
 	return debris, nil
-}
-
-// removePartial removes a tree that has not become a volume meanwhile.
-func (s *Store) removePartial(ctx context.Context, tree string) error {
-	return s.exclusively(ctx, func() error {
-		if _, err := s.Driver.Stat(ctx, tree); !errors.Is(err, storage.ErrNotFound) {
-			return err
-		}
-		return storage.Remove(ctx, s.Driver, tree)
-	})
 }
 
 // strayLocks finds lock files of volumes that are not there.
@@ -128,4 +114,25 @@ func (s *Store) removeStrayLock(ctx context.Context, name string) error {
 		}
 		return s.removeLock(name)
 	})
+}
+
+// Damaged says which volumes are damaged, a line each.
+func (s *Store) Damaged(ctx context.Context) (lines []string, err error) {
+	err = s.exclusively(ctx, func() error {
+		_, damaged, err := s.scan(ctx)
+		for _, d := range damaged {
+			lines = append(lines, d.Error())
+		}
+		return err
+	})
+	return lines, err
+}
+
+// damaged says what is wrong with a volume and where its files are.
+func (s *Store) damaged(name, reason string) error {
+	where := "the storage tree " + tree(name)
+	if d, ok := s.Driver.(interface{ Dir(tree string) string }); ok {
+		where = d.Dir(tree(name))
+	}
+	return fmt.Errorf("volume %s %w: %s; its files are in %s; 'jetpack volume rm %s' removes it", name, ErrDamaged, reason, where, name)
 }

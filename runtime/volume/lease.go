@@ -25,7 +25,7 @@ type Lease struct {
 }
 
 // Acquire takes a lease of a volume, beside those of others. Errors: ErrNotFound,
-// ErrInvalid.
+// ErrDamaged, ErrInvalid.
 func (s *Store) Acquire(ctx context.Context, name string) (l *Lease, err error) {
 	err = s.exclusively(ctx, func() error {
 		l, err = s.acquire(ctx, name)

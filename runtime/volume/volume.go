@@ -34,6 +34,8 @@ var (
 	ErrExists = errors.New("volume exists")
 	// ErrInUse: a pod refers to the volume, or a process uses it.
 	ErrInUse = errors.New("volume is in use")
+	// ErrDamaged: the storage has files of the volume, and not what it is.
+	ErrDamaged = errors.New("is damaged")
 	// ErrInvalid: that cannot be a volume.
 	ErrInvalid = errors.New("invalid volume")
 )
@@ -41,17 +43,18 @@ var (
 // Store is the volumes of one root. Several processes may use it at a time.
 //
 // The volume NAME is the storage tree "named/NAME", and exists when that does; it
-// is made, and taken away, as a tree "drafts/<uuid>". In Dir are "lock", held for
-// every change and look; NAME.lock, which leases share and which is held
-// exclusively only under "lock"; and "drafts", shared by whoever destroys a draft
-// without holding "lock".
+// is made, and taken away, as a tree "drafts/<uuid>", so that one that is partial is
+// not what a crash left, but damaged. In Dir are "lock", held for every change and
+// look; NAME.lock, which leases share and which is held exclusively only under "lock";
+// and "drafts", shared by whoever destroys a draft without holding "lock".
 type Store struct {
 	Dir    string // the lock files', absolute
 	Driver storage.Driver
-	// Referrer, unless nil, names a pod that refers to a volume, "" for none. It is
-	// asked before a removal, with the store locked: a pod whose directory is written
-	// before it looks for the volume (Get) is seen, or does not find the volume.
-	Referrer func(ctx context.Context, name string) (pod string, err error)
+	// Referrer, unless nil, says which pod refers to a volume and what to do about it,
+	// as "by pod P; ...", or "" when there is none. It is asked before a removal, with
+	// the store locked: a pod whose directory is written before it looks for the volume
+	// (Get) is seen, or does not find the volume.
+	Referrer func(ctx context.Context, name string) (who string, err error)
 	// Points are the steps that tests make fail; nil for none.
 	Points failpoint.Points
 }
@@ -115,8 +118,8 @@ func CheckName(name string) error {
 
 func tree(name string) string { return treeKind + "/" + name }
 
-// Create makes a volume, all or nothing. Errors: ErrExists, ErrInvalid,
-// storage.ErrUnsupported for a quota that the driver lacks.
+// Create makes a volume, all or nothing. Errors: ErrExists, ErrDamaged,
+// ErrInvalid, storage.ErrUnsupported for a quota that the driver lacks.
 func (s *Store) Create(ctx context.Context, name string, o Options) (v Volume, err error) {
 	if o.Mode == 0 {
 		o.Mode = 0o755
@@ -125,9 +128,9 @@ func (s *Store) Create(ctx context.Context, name string, o Options) (v Volume, e
 		return Volume{}, err
 	}
 	err = s.exclusively(ctx, func() error {
-		if _, err := s.Driver.Stat(ctx, tree(name)); err == nil {
+		if _, err := s.stat(ctx, name); err == nil {
 			return fmt.Errorf("%s: %w", name, ErrExists)
-		} else if !errors.Is(err, storage.ErrNotFound) {
+		} else if !errors.Is(err, ErrNotFound) {
 			return err
 		}
 		if v, err = s.create(ctx, name, o); err != nil {
@@ -164,7 +167,11 @@ func (s *Store) create(ctx context.Context, name string, o Options) (_ Volume, e
 		if err != nil {
 			// The step that failed may have been done all the same.
 			ctx := context.WithoutCancel(ctx)
-			err = errors.Join(err, storage.Remove(ctx, s.Driver, draft), storage.Remove(ctx, s.Driver, tree(name)))
+			back := s.Driver.Rename(ctx, tree(name), draft)
+			if errors.Is(back, storage.ErrNotFound) {
+				back = nil
+			}
+			err = errors.Join(err, back, storage.Remove(ctx, s.Driver, draft))
 		}
 	}()
 	if err := s.Driver.Create(ctx, draft, storage.Options{Quota: o.Quota, Meta: o.meta()}); err != nil {
@@ -189,29 +196,39 @@ func (s *Store) create(ctx context.Context, name string, o Options) (_ Volume, e
 	return s.get(ctx, name)
 }
 
-// List gives all volumes, by name.
+// List gives all volumes, by name. Those that are damaged are not among them, but
+// named in the error. Errors: ErrDamaged.
 func (s *Store) List(ctx context.Context) (volumes []Volume, err error) {
 	err = s.exclusively(ctx, func() error {
-		trees, err := s.Driver.List(ctx, treeKind)
-		if err != nil {
-			return err
-		}
-		for _, t := range trees {
-			if t.Partial {
-				continue
-			}
-			v, err := s.describe(t)
-			if err != nil {
-				return err
-			}
-			volumes = append(volumes, v)
-		}
-		return nil
+		var damaged []error
+		volumes, damaged, err = s.scan(ctx)
+		return errors.Join(append(damaged, err)...)
 	})
 	return volumes, err
 }
 
-// Get gives one volume. Errors: ErrNotFound, ErrInvalid.
+// scan gives all volumes and, of those that are damaged, the errors, the store being
+// locked.
+func (s *Store) scan(ctx context.Context) (volumes []Volume, damaged []error, err error) {
+	trees, err := s.Driver.List(ctx, treeKind)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, t := range trees {
+		v, err := s.describe(t)
+		switch {
+		case errors.Is(err, ErrDamaged):
+			damaged = append(damaged, err)
+		case err != nil:
+			return nil, nil, err
+		default:
+			volumes = append(volumes, v)
+		}
+	}
+	return volumes, damaged, nil
+}
+
+// Get gives one volume. Errors: ErrNotFound, ErrDamaged, ErrInvalid.
 func (s *Store) Get(ctx context.Context, name string) (v Volume, err error) {
 	err = s.exclusively(ctx, func() error {
 		v, err = s.get(ctx, name)
@@ -229,7 +246,7 @@ func (s *Store) get(ctx context.Context, name string) (Volume, error) {
 }
 
 // Inspect gives one volume with all there is to know; measuring it may take long.
-// Errors: ErrNotFound, ErrInvalid.
+// Errors: ErrNotFound, ErrDamaged, ErrInvalid.
 func (s *Store) Inspect(ctx context.Context, name string) (d Details, err error) {
 	err = s.exclusively(ctx, func() error {
 		t, err := s.stat(ctx, name)
@@ -255,12 +272,25 @@ func (s *Store) Inspect(ctx context.Context, name string) (d Details, err error)
 	return d, nil
 }
 
-// stat finds the tree of a volume. Errors: ErrNotFound, ErrInvalid.
+// stat finds the tree of a volume. Errors: ErrNotFound, ErrDamaged, ErrInvalid.
 func (s *Store) stat(ctx context.Context, name string) (storage.Tree, error) {
 	if err := CheckName(name); err != nil {
 		return storage.Tree{}, err
 	}
 	t, err := s.Driver.Stat(ctx, tree(name))
+	if !errors.Is(err, storage.ErrNotFound) {
+		return t, err
+	}
+	// To a driver a partial tree is not found, either.
+	trees, listErr := s.Driver.List(ctx, treeKind)
+	if listErr != nil {
+		return t, listErr
+	}
+	for _, t := range trees {
+		if t.Name == tree(name) && t.Partial {
+			return t, s.damaged(name, lostRecord)
+		}
+	}
 	return t, notFound(name, err)
 }
 
@@ -272,11 +302,17 @@ func notFound(name string, err error) error {
 	return err
 }
 
-// describe reads what a tree says of its volume, the store being locked.
+const lostRecord = "the storage has lost its record"
+
+// describe reads what a tree says of its volume, the store being locked. Errors:
+// ErrDamaged.
 func (s *Store) describe(t storage.Tree) (Volume, error) {
 	v := Volume{Name: strings.TrimPrefix(t.Name, treeKind+"/"), Created: t.Created}
-	if err := v.setMeta(t.Meta); err != nil {
-		return v, fmt.Errorf("volume %s: %w", v.Name, err)
+	if t.Partial {
+		return v, s.damaged(v.Name, lostRecord)
+	}
+	if !v.setMeta(t.Meta) {
+		return v, s.damaged(v.Name, "mode and owner that it was made with are not known")
 	}
 	var err error
 	v.InUse, err = s.leased(v.Name)
@@ -290,16 +326,17 @@ func (o Options) meta() map[string]string {
 	}
 }
 
-func (v *Volume) setMeta(meta map[string]string) error {
+// setMeta tells whether meta is as it was written.
+func (v *Volume) setMeta(meta map[string]string) bool {
 	mode, errMode := strconv.ParseUint(meta["mode"], 8, 12)
 	uid, errUID := strconv.Atoi(meta["uid"])
 	gid, errGID := strconv.Atoi(meta["gid"])
 	v.Mode, v.UID, v.GID = uint32(mode), uid, gid
-	return errors.Join(errMode, errUID, errGID)
+	return errors.Join(errMode, errUID, errGID) == nil
 }
 
-// Remove takes a volume away with all that is in it. Errors: ErrNotFound,
-// ErrInvalid, ErrInUse.
+// Remove takes a volume away, damaged or not, with all that is in it. Errors:
+// ErrNotFound, ErrInvalid, ErrInUse.
 func (s *Store) Remove(ctx context.Context, name string) (err error) {
 	draft := draftKind + "/" + uuid.NewString()
 	var working *flock.Flock
@@ -327,16 +364,16 @@ func (s *Store) Remove(ctx context.Context, name string) (err error) {
 
 // checkUnused refuses what is not there, what a pod refers to, and what is leased.
 func (s *Store) checkUnused(ctx context.Context, name string) error {
-	if _, err := s.stat(ctx, name); err != nil {
+	if _, err := s.stat(ctx, name); err != nil && !errors.Is(err, ErrDamaged) {
 		return err
 	}
 	if s.Referrer != nil {
-		pod, err := s.Referrer(ctx, name)
+		who, err := s.Referrer(ctx, name)
 		if err != nil {
 			return err
 		}
-		if pod != "" {
-			return fmt.Errorf("%s: %w by pod %s; remove that with 'jetpack pod rm %s'", name, ErrInUse, pod, pod)
+		if who != "" {
+			return fmt.Errorf("%s: %w %s", name, ErrInUse, who)
 		}
 	}
 	leased, err := s.leased(name)
@@ -353,6 +390,9 @@ func (s *Store) checkUnused(ctx context.Context, name string) error {
 func (s *Store) retire(ctx context.Context, name, draft string) error {
 	err := s.Driver.Unmount(ctx, tree(name))
 	if err == nil {
+		err = s.makeWhole(ctx, name)
+	}
+	if err == nil {
 		err = s.Driver.Rename(ctx, tree(name), draft)
 	}
 	if errors.Is(err, storage.ErrBusy) {
@@ -365,6 +405,15 @@ func (s *Store) retire(ctx context.Context, name, draft string) error {
 		return fmt.Errorf("remove volume %s: %w", name, err)
 	}
 	return nil
+}
+
+// makeWhole puts an empty tree in the place of a partial one, which cannot be renamed.
+func (s *Store) makeWhole(ctx context.Context, name string) error {
+	_, err := s.stat(ctx, name)
+	if errors.Is(err, ErrDamaged) {
+		return s.Driver.Create(ctx, tree(name), storage.Options{})
+	}
+	return err
 }
 
 func (s *Store) removeLock(name string) error {
