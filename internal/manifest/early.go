@@ -71,14 +71,14 @@ func updateKeys(fields map[string]json.RawMessage, s *shape, version semver.Vers
 		dec.UseNumber()
 		var v any
 		if err := dec.Decode(&v); err != nil {
-			return nil, invalid(key, "%s", oneLine(err.Error()))
+			return nil, invalid(key, "%s", reason(err))
 		}
 		if err := u.value(key, v, field); err != nil {
 			return nil, err
 		}
 		updated, err := json.Marshal(v)
 		if err != nil {
-			return nil, invalid(key, "%s", oneLine(err.Error()))
+			return nil, invalid(key, "%s", reason(err))
 		}
 		fields[key] = updated
 	}

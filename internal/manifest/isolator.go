@@ -75,7 +75,7 @@ func takeAppIsolators(where string, app json.RawMessage) (json.RawMessage, types
 	delete(fields, "isolators")
 	rest, err := json.Marshal(fields)
 	if err != nil {
-		return nil, nil, invalid(where, "%s", oneLine(err.Error()))
+		return nil, nil, invalid(where, "%s", reason(err))
 	}
 	return rest, isolators, nil
 }
@@ -99,7 +99,7 @@ func takePodIsolators(data json.RawMessage) (json.RawMessage, []types.Isolators,
 	}
 	rest, err := json.Marshal(apps)
 	if err != nil {
-		return nil, nil, invalid("apps", "%s", oneLine(err.Error()))
+		return nil, nil, invalid("apps", "%s", reason(err))
 	}
 	return rest, isolators, nil
 }
@@ -205,7 +205,7 @@ func checkResource(where string, name types.ACIdentifier, value json.RawMessage)
 	}
 	normal, err := json.Marshal(fields)
 	if err != nil {
-		return nil, invalid(where, "%s", oneLine(err.Error()))
+		return nil, invalid(where, "%s", reason(err))
 	}
 	return normal, nil
 }

@@ -136,7 +136,7 @@ func checkText(data []byte) error {
 		return invalid("", "not UTF-8")
 	}
 	if err := json.Unmarshal(data, new(opaque)); err != nil {
-		return invalid("", "%s", oneLine(err.Error()))
+		return invalid("", "%s", reason(err))
 	}
 	return nil
 }
@@ -161,7 +161,7 @@ func (w *keyWalker) object(where string, depth int, s *shape) error {
 	for w.dec.More() {
 		tok, err := w.dec.Token()
 		if err != nil {
-			return invalid(where, "%s", oneLine(err.Error()))
+			return invalid(where, "%s", reason(err))
 		}
 		key, ok := tok.(string)
 		if !ok {
@@ -204,7 +204,7 @@ func (w *keyWalker) value(where func() string, depth int, s *shape) error {
 	}
 	tok, err := w.dec.Token()
 	if err != nil {
-		return invalid(where(), "%s", oneLine(err.Error()))
+		return invalid(where(), "%s", reason(err))
 	}
 	if _, ok := tok.(json.Delim); !ok {
 		return nil
@@ -228,7 +228,7 @@ func (w *keyWalker) value(where func() string, depth int, s *shape) error {
 // decodePaths decodes in one go what is too long for one token after another.
 func (w *keyWalker) decodePaths(where string) error {
 	if err := w.dec.Decode(&w.paths); err != nil {
-		return invalid(where, "%s", oneLine(err.Error()))
+		return invalid(where, "%s", reason(err))
 	}
 	return nil
 }

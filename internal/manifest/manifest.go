@@ -214,7 +214,7 @@ func unmarshal(where string, data json.RawMessage, v any) error {
 		return nil
 	}
 	if err := json.Unmarshal(data, v); err != nil {
-		return invalid(where, "%s", oneLine(err.Error()))
+		return invalid(where, "%s", reason(err))
 	}
 	return nil
 }
@@ -227,9 +227,21 @@ func guard(where string, f func() error) (err error) {
 		}
 	}()
 	if err := f(); err != nil {
-		return invalid(where, "%s", oneLine(err.Error()))
+		return invalid(where, "%s", reason(err))
 	}
 	return nil
+}
+
+// reason is what a decoder says, without the names of Go's types.
+func reason(err error) string {
+	var wrong *json.UnmarshalTypeError
+	if !errors.As(err, &wrong) {
+		return oneLine(err.Error())
+	}
+	if wrong.Field == "" {
+		return oneLine(wrong.Value) + " is out of place"
+	}
+	return oneLine(wrong.Field + ": " + wrong.Value + " is out of place")
 }
 
 // oneLine makes the library's messages, which quote the manifest raw, fit for a

@@ -100,11 +100,11 @@ func checkDir(root *inroot.Root, dir string) error {
 	st, err := root.Stat(dir)
 	switch {
 	case isAbsent(err):
-		return fmt.Errorf("%s: %w", shown(dir), ErrNoWorkDir)
+		return fmt.Errorf("%w: %s does not exist", ErrNoWorkDir, shown(dir))
 	case err != nil:
 		return err
 	case uint32(st.Mode)&unix.S_IFMT != unix.S_IFDIR:
-		return fmt.Errorf("%s is not a directory: %w", shown(dir), ErrNoWorkDir)
+		return fmt.Errorf("%w: %s is not a directory", ErrNoWorkDir, shown(dir))
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ var (
 	// ErrCommandNotExecutable: the program is there and cannot be executed (126).
 	ErrCommandNotExecutable = errors.New("command cannot be executed")
 	// ErrNoWorkDir: the working directory is not there or is not a directory.
-	ErrNoWorkDir = errors.New("working directory does not exist")
+	ErrNoWorkDir = errors.New("bad working directory")
 	// ErrBadRoot: the root has something else than a directory where the system is
 	// mounted (/dev, /proc, /sys).
 	ErrBadRoot = errors.New("unusable root")
