@@ -8,6 +8,7 @@ import (
 	"github.com/appc/spec/schema/types"
 
 	"github.com/jetpack-run/jetpack/internal/manifest"
+	"github.com/jetpack-run/jetpack/internal/storage"
 )
 
 // Bounds of what an image may be made of. An image that is depended on through two
@@ -105,9 +106,8 @@ func (s *Store) walk(ctx context.Context, img *Image) (images []*Image, depth in
 		for _, id := range img.Dependencies {
 			dep := seen[id]
 			if dep == nil {
-				if dep, err = s.Get(ctx, id); errors.Is(err, ErrNotFound) {
-					return fmt.Errorf("image %s: %w: its dependency %s is gone", img.ID.Short(), ErrDamaged, id.Short())
-				} else if err != nil {
+				var err error
+				if dep, err = s.get(ctx, img, id); err != nil {
 					return err
 				}
 				seen[id] = dep
@@ -123,12 +123,44 @@ func (s *Store) walk(ctx context.Context, img *Image) (images []*Image, depth in
 	return images, depth, err
 }
 
-// Users gives the images that depend directly on each image.
+// get gives a dependency of an image. Errors: ErrDamaged when it is gone.
+func (s *Store) get(ctx context.Context, img *Image, id ID) (*Image, error) {
+	dep, err := s.Get(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil, fmt.Errorf("image %s: %w: its dependency %s is gone; import that again", img.ID.Short(), ErrDamaged, id.Short())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("image %s: its dependency: %w", img.ID.Short(), err)
+	}
+	return dep, nil
+}
+
+// Check looks whether an image has its tree and all that it depends on, without
+// reading them. Errors: ErrDamaged, with what mends it.
+func (s *Store) Check(ctx context.Context, img *Image) error {
+	if _, err := s.driver.Stat(ctx, Tree(img.ID)); errors.Is(err, storage.ErrNotFound) {
+		return fmt.Errorf("image %s: %w: it has lost its tree; import it again", img.ID.Short(), ErrDamaged)
+	} else if err != nil {
+		return err
+	}
+	for _, id := range img.Dependencies {
+		if _, err := s.get(ctx, img, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Users gives the images that depend directly on each image, damaged ones left out.
 func (s *Store) Users(ctx context.Context) (map[ID][]*Image, error) {
 	images, _, err := s.scan(ctx)
 	if err != nil {
 		return nil, err
 	}
+	return usersOf(images), nil
+}
+
+func usersOf(images []*Image) map[ID][]*Image {
 	users := map[ID][]*Image{}
 	for _, img := range images {
 		seen := map[ID]bool{}
@@ -139,7 +171,7 @@ func (s *Store) Users(ctx context.Context) (map[ID][]*Image, error) {
 			seen[id] = true
 		}
 	}
-	return users, nil
+	return users
 }
 
 // checkUnused refuses to take away what another image depends on.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,7 +15,6 @@ import (
 
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/aci/acitest"
-	"github.com/jetpack-run/jetpack/internal/manifest"
 	"github.com/jetpack-run/jetpack/internal/testenv"
 )
 
@@ -24,6 +24,7 @@ func (p *place) depending(t *testing.T, i image.ID, name string, on ...image.ID)
 	d := p.draft(t)
 	img, err := d.Commit(t.Context(), image.Image{
 		ID: i, Manifest: json.RawMessage(manifestOn(name, on...)), Imported: time.Now(), Dependencies: on,
+		FileSize: int64(len("archive")),
 	})
 	if err := errors.Join(err, d.Discard(t.Context())); err != nil {
 		t.Fatal(err)
@@ -106,7 +107,7 @@ func TestDepend(t *testing.T) {
 	}
 	t.Run("size", func(t *testing.T) {
 		d := dependency(t, "example.com/a", "")
-		d.Size = 7
+		d.Size = 8
 		if _, warnings, err := p.Depend(t.Context(), []types.Dependency{d}); err != nil || len(warnings) != 1 {
 			t.Errorf("got %q, %v", warnings, err)
 		}
@@ -272,11 +273,11 @@ func TestTags(t *testing.T) {
 		t.Error(err)
 	}
 	find("example.com/a", id("aa"))
-	if err := p.Untag(t.Context(), "example.com/a"); !errors.Is(err, image.ErrNotFound) {
+	if err := p.Untag(t.Context(), "example.com/a"); !errors.Is(err, image.ErrNoTag) || !errors.Is(err, image.ErrNotFound) {
 		t.Errorf("got %v", err)
 	}
-	for _, bad := range []string{"", "../x", "demo/x,os=linux", "demo/x:", "UPPER"} {
-		if _, err := p.Tag(t.Context(), id("aa"), bad); !errors.Is(err, manifest.ErrInvalid) {
+	for _, bad := range []string{"", "../x", "demo/x,os=linux", "demo/x:", "UPPER", string(id("bb")), "sha512-bb", "sha512-x:1"} {
+		if _, err := p.Tag(t.Context(), id("aa"), bad); !errors.Is(err, image.ErrBadTag) {
 			t.Errorf("tag %q: got %v", bad, err)
 		}
 	}
@@ -295,27 +296,32 @@ func TestTags(t *testing.T) {
 // Importing again restores the archive when that was lost.
 func TestLostFileIsRestored(t *testing.T) {
 	testenv.Root(t)
-	p := newPlace(t)
-	p.add(t, id("aa"), "example.com/a", time.Now())
-	f, err := p.File(id("aa"))
-	if err != nil {
-		t.Fatal(err)
+	for name, damage := range map[string]struct {
+		do   func(path string) error
+		seen bool
+	}{
+		"lost":           {os.Remove, true},
+		"truncated":      {func(path string) error { return os.Truncate(path, 3) }, true},
+		"another byte":   {func(path string) error { return os.WriteFile(path, []byte("archiv_"), 0o600) }, false},
+		"record is lost": {func(path string) error { return os.Remove(filepath.Join(filepath.Dir(path), "record.json")) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t)
+			img := p.add(t, id("aa"), "example.com/a", time.Now())
+			path := filepath.Join(p.dir, string(id("aa")), "aci")
+			if err := damage.do(path); err != nil {
+				t.Fatal(err)
+			}
+			if f, err := p.File(img); damage.seen && !errors.Is(err, image.ErrDamaged) {
+				t.Fatalf("got %v", err)
+			} else if err == nil {
+				f.Close()
+			}
+			p.add(t, id("aa"), "example.com/a", time.Now())
+			if raw, err := os.ReadFile(path); err != nil || string(raw) != "archive" {
+				t.Errorf("got %q, %v", raw, err)
+			}
+			p.holdsOnly(t, id("aa"))
+		})
 	}
-	if err := os.Remove(f.Name()); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.File(id("aa")); !errors.Is(err, image.ErrDamaged) {
-		t.Fatalf("got %v", err)
-	}
-	p.add(t, id("aa"), "example.com/a", time.Now())
-	if f, err = p.File(id("aa")); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	p.holdsOnly(t, id("aa"))
 }

@@ -70,7 +70,7 @@ func (s *Store) Begin(ctx context.Context) (_ *Draft, err error) {
 
 // MakeRoot gives the draft its root: a clone of origin's, or an empty one for nil.
 // quota bounds what it takes itself, in bytes, where the driver can. Errors:
-// ErrNotFound when origin has just been removed.
+// ErrNotFound when origin has just been removed, ErrDamaged when its tree is lost.
 func (d *Draft) MakeRoot(ctx context.Context, origin *Image, quota int64) (err error) {
 	driver := d.store.driver
 	if !driver.Info().Quota {
@@ -79,7 +79,10 @@ func (d *Draft) MakeRoot(ctx context.Context, origin *Image, quota int64) (err e
 	if origin == nil {
 		err = driver.Create(ctx, d.tree(), storage.Options{Quota: quota})
 	} else if err = driver.Clone(ctx, Tree(origin.ID), d.tree(), storage.Options{Quota: quota}); errors.Is(err, storage.ErrNotFound) {
-		return fmt.Errorf("%s: %w", origin.ID.Short(), ErrNotFound)
+		if _, err := d.store.Get(ctx, origin.ID); err != nil {
+			return err
+		}
+		return d.store.Check(ctx, origin)
 	}
 	if err != nil {
 		return fmt.Errorf("begin import: %w", err)
@@ -91,7 +94,9 @@ func (d *Draft) MakeRoot(ctx context.Context, origin *Image, quota int64) (err e
 }
 
 // Commit publishes the draft as img and returns the image as the store knows it.
-// An image that is there already stays as it is: importing twice is importing once.
+// An image that is there already stays as it is, importing twice is importing once;
+// but the file that came with it, of which nobody knows whether it still is what it
+// was, is replaced by the draft's.
 // Errors: ErrNotFound when a dependency was removed meanwhile.
 func (d *Draft) Commit(ctx context.Context, img Image) (_ *Image, err error) {
 	if _, err := ParseID(string(img.ID)); err != nil {
@@ -126,7 +131,7 @@ func (d *Draft) Commit(ctx context.Context, img Image) (_ *Image, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	if known, err := d.known(ctx, img.ID); known != nil || err != nil {
+	if known, err := d.known(ctx, img); known != nil || err != nil {
 		return known, err
 	}
 	for _, id := range img.Dependencies {
@@ -146,27 +151,38 @@ func (d *Draft) Commit(ctx context.Context, img Image) (_ *Image, err error) {
 	return &img, nil
 }
 
-// known gives the image that is there already, with its file restored if that was
-// lost; nil if there is none, or one that is damaged in another way.
-func (d *Draft) known(ctx context.Context, id ID) (*Image, error) {
+// known gives the image that is there already, with its file restored; nil if there
+// is none, or one that is damaged in another way.
+func (d *Draft) known(ctx context.Context, img Image) (*Image, error) {
 	s := d.store
-	known, err := s.Get(ctx, id)
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) {
+	known, err := s.Get(ctx, img.ID)
+	if errors.Is(err, ErrNotFound) || errors.Is(err, errEntry) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	_, err = s.driver.Stat(ctx, Tree(id))
+	_, err = s.driver.Stat(ctx, Tree(img.ID))
 	if errors.Is(err, storage.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("commit image: %w", err)
 	}
-	_, err = os.Stat(filepath.Join(s.imageDir(id), fileName))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = errors.Join(os.RemoveAll(s.imageDir(id)), d.moveFile(id))
+	fi, err := os.Stat(filepath.Join(s.imageDir(img.ID), fileName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("commit image: %w", err)
+	}
+	if err == nil && fi.Size() == known.FileSize && img.FileSize != known.FileSize {
+		return known, nil // the draft's is compressed in another way
+	}
+	known.FileSize, known.Compression = img.FileSize, img.Compression
+	value, err := json.Marshal(known)
+	if err == nil {
+		err = d.moveFile(img.ID)
+	}
+	if err == nil {
+		err = s.enter(img.ID, value)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("commit image: restore its file: %w", err)
@@ -189,8 +205,7 @@ func (d *Draft) publish(ctx context.Context, id ID, value []byte) (err error) {
 		return err
 	}
 	undo.Add(func() error { return s.forget(id) })
-	err = s.write("enter image", func(ix index) error { return ix.images.Put([]byte(id), value) })
-	if err != nil {
+	if err := s.enter(id, value); err != nil {
 		return err
 	}
 	undo.Disarm()
@@ -200,7 +215,7 @@ func (d *Draft) publish(ctx context.Context, id ID, value []byte) (err error) {
 // moveFile gives the draft's file to an image, durably.
 func (d *Draft) moveFile(id ID) error {
 	dir := d.store.imageDir(id)
-	err := failpoint.Do(d.store.Points, "make image directory", func() error { return os.Mkdir(dir, 0o700) })
+	err := failpoint.Do(d.store.Points, "make image directory", func() error { return os.MkdirAll(dir, 0o700) })
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,10 @@ var (
 	ErrNotFound = errors.New("no such image")
 	// ErrAmbiguous: an ID prefix stands for several images.
 	ErrAmbiguous = errors.New("ambiguous image ID")
+	// ErrNoTag: no image has that tag. It is an ErrNotFound.
+	ErrNoTag = fmt.Errorf("%w by that tag", ErrNotFound)
+	// ErrBadTag: not NAME[:VERSION], or it looks like an image ID.
+	ErrBadTag = errors.New("invalid tag")
 	// ErrInUse: a pod or another image depends on the image.
 	ErrInUse = errors.New("image is in use")
 	// ErrMismatch: an image is not the one that was asked for.
@@ -31,8 +35,8 @@ var (
 	ErrUntrusted = errors.New("no trusted signature")
 	// ErrNotInitialized: there is no store where one was expected.
 	ErrNotInitialized = errors.New("store is not initialized")
-	// ErrDamaged: the index and the files contradict each other.
-	ErrDamaged = errors.New("image is damaged")
+	// ErrDamaged: what is kept of an image, or the index, is not what was written.
+	ErrDamaged = errors.New("damaged")
 )
 
 // ID is an image ID: "sha512-" and the 128 lower-case hexadecimal digits of the

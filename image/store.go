@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,8 +21,9 @@ import (
 
 // Store is the images of one root. Several processes may use it at a time.
 //
-// On disk: index.db, and per image a directory <id>/ with the file as it came;
-// the driver holds the tree "images/<id>". A draft is a directory .import-<uuid>
+// On disk: index.db, and per image a directory <id>/ with the file as it came and a
+// copy of the image's entry in the index, of which that can be made anew; the
+// driver holds the tree "images/<id>". A draft is a directory .import-<uuid>
 // with a lock held by the importing process, and a tree "imports/<uuid>". The
 // index is written last: an image exists when the index says so.
 type Store struct {
@@ -34,24 +36,24 @@ type Store struct {
 
 const (
 	fileName    = "aci"
+	recordName  = "record.json"
 	draftPrefix = ".import-"
 	treeKind    = "images"
 	draftKind   = "imports"
 )
 
-// Init makes an empty store in dir, or leaves the one that is there.
+// Init makes an empty store in dir, or leaves the one that is there, its index
+// mended as Repair does.
 func Init(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("create image store: %w", err)
-	}
-	return initIndex(dir)
+	_, err := Repair(context.Background(), dir)
+	return err
 }
 
 // Open opens the store that Init made in dir. Errors: ErrNotInitialized.
 func Open(dir string, driver storage.Driver) (*Store, error) {
 	if _, err := os.Stat(filepath.Join(dir, indexName)); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%s: %w", dir, ErrNotInitialized)
+			return nil, notInitialized(dir)
 		}
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
@@ -61,18 +63,22 @@ func Open(dir string, driver storage.Driver) (*Store, error) {
 // Tree is the name of the sealed storage tree that holds an image's root.
 func Tree(id ID) string { return treeKind + "/" + string(id) }
 
-// List gives all images, by name, then newest version first. Errors: ErrDamaged,
-// for a single entry that cannot be read: nobody knows what it would have been.
+// List gives all images, by name, then newest version first; those that Damaged
+// tells of are left out.
 func (s *Store) List(ctx context.Context) ([]*Image, error) {
-	images, damaged, err := s.scan(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := firstOf(damaged); err != nil {
-		return nil, err
-	}
+	images, _, err := s.scan(ctx)
 	slices.SortFunc(images, compare)
-	return images, nil
+	return images, err
+}
+
+// Damaged says what is wrong with each entry of the index that cannot be read.
+func (s *Store) Damaged(ctx context.Context) ([]error, error) {
+	_, damaged, err := s.scan(ctx)
+	var errs []error
+	for _, id := range slices.Sorted(maps.Keys(damaged)) {
+		errs = append(errs, damaged[id])
+	}
+	return errs, err
 }
 
 // compare puts what a user means by a name first: the highest version, then the
@@ -97,12 +103,15 @@ func compare(a, b *Image) int {
 // minPrefix is how many hexadecimal digits make an ID prefix.
 const minPrefix = 8
 
-// Find gives the image that a user means: a tag, a whole ID, a unique prefix of one
+// Find gives the image that a user means: a whole ID, a tag, a unique prefix of one
 // with at least 8 digits ("sha512-" may be left out when there is no such name), or
 // name[:version][,label=value]…; of several with that name the highest version,
-// then the newest import. Errors: ErrNotFound, ErrAmbiguous, or that of a
-// malformed name.
+// then the newest import. Errors: ErrNotFound, ErrAmbiguous, ErrDamaged for a whole
+// ID, or that of a malformed name.
 func (s *Store) Find(ctx context.Context, name string) (*Image, error) {
+	if id, err := ParseID(name); err == nil {
+		return s.Get(ctx, id)
+	}
 	images, err := s.List(ctx)
 	if err != nil {
 		return nil, err
@@ -159,20 +168,34 @@ func byPrefix(images []*Image, name, digits string) (*Image, error) {
 	return found, nil
 }
 
-// File opens the archive as it came in. Errors: ErrDamaged when it is gone.
-func (s *Store) File(id ID) (*os.File, error) {
-	f, err := os.Open(filepath.Join(s.imageDir(id), fileName))
+// File opens the archive of an image as it came in. Errors: ErrDamaged when it is
+// gone or has another length; the content is not looked at.
+func (s *Store) File(img *Image) (*os.File, error) {
+	f, err := os.Open(filepath.Join(s.imageDir(img.ID), fileName))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("image %s: %w: its file is gone", id.Short(), ErrDamaged)
+		return nil, fmt.Errorf("image %s: %w: its archive is gone; import it again", img.ID.Short(), ErrDamaged)
 	}
-	return f, err
+	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && fi.Size() != img.FileSize {
+		err = fmt.Errorf("image %s: %w: its archive has %d bytes of %d; import it again", img.ID.Short(), ErrDamaged, fi.Size(), img.FileSize)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // Remove takes an image out of the store, all or nothing: what clones it keeps it.
-// Errors: ErrNotFound, ErrInUse.
+// Its entry may be damaged. Errors: ErrNotFound, ErrInUse.
 func (s *Store) Remove(ctx context.Context, id ID) error {
+	if _, err := ParseID(string(id)); err != nil {
+		return err
+	}
 	return s.exclusively(ctx, func() error {
-		if _, err := s.Get(ctx, id); err != nil {
+		if _, err := s.Get(ctx, id); err != nil && !errors.Is(err, errEntry) {
 			return err
 		}
 		if err := s.checkUnused(ctx, id); err != nil {

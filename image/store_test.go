@@ -100,7 +100,7 @@ func (p *place) add(t *testing.T, i image.ID, name string, imported time.Time, f
 	t.Helper()
 	d := p.draft(t)
 	img, err := d.Commit(t.Context(), image.Image{
-		ID: i, Manifest: json.RawMessage(acitest.Manifest(name, fields...)), Imported: imported,
+		ID: i, Manifest: json.RawMessage(acitest.Manifest(name, fields...)), Imported: imported, FileSize: int64(len("archive")),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +147,7 @@ func (p *place) holdsOnly(t *testing.T, ids ...image.ID) {
 	slices.Sort(ids)
 	wantFiles, wantTrees, listed := []string{"index.db", "lock"}, []string{}, []image.ID{}
 	for _, i := range ids {
-		wantFiles = append(wantFiles, string(i), string(i)+"/aci")
+		wantFiles = append(wantFiles, string(i), string(i)+"/aci", string(i)+"/record.json")
 		wantTrees = append(wantTrees, image.Tree(i))
 	}
 	slices.Sort(wantFiles)
@@ -310,8 +310,14 @@ func TestOpen(t *testing.T) {
 		if list, err := p.List(t.Context()); err == nil {
 			t.Errorf("read as %v", list)
 		}
-		if err := image.Init(p.dir); err == nil {
-			t.Error("init replaced what may be mended")
+		if err := image.Init(p.dir); err != nil {
+			t.Error(err)
+		}
+		if list, err := p.List(t.Context()); err != nil || len(list) > 0 {
+			t.Errorf("after init: %v, %v", list, err)
+		}
+		if fi, err := os.Stat(filepath.Join(p.dir, "index.db.damaged")); err != nil || fi.Size() != 1<<16 {
+			t.Errorf("the damaged one was not kept: %v", err)
 		}
 	})
 	t.Run("private", func(t *testing.T) {
@@ -341,7 +347,7 @@ func TestReopen(t *testing.T) {
 		!bytes.Equal(got.Manifest, first.Manifest) {
 		t.Errorf("%+v, want %+v", got, first)
 	}
-	f, err := again.File(id("aa"))
+	f, err := again.File(got)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -664,7 +670,7 @@ func TestRemove(t *testing.T) {
 	now := time.Now()
 	t.Run("one of two", func(t *testing.T) {
 		p := newPlace(t)
-		p.add(t, id("aa"), "example.com/a", now)
+		a := p.add(t, id("aa"), "example.com/a", now)
 		p.add(t, id("bb"), "example.com/b", now)
 		if err := p.Remove(t.Context(), id("aa")); err != nil {
 			t.Fatal(err)
@@ -673,7 +679,7 @@ func TestRemove(t *testing.T) {
 		if _, err := p.Get(t.Context(), id("aa")); !errors.Is(err, image.ErrNotFound) {
 			t.Errorf("get: %v", err)
 		}
-		if _, err := p.File(id("aa")); !errors.Is(err, image.ErrDamaged) {
+		if _, err := p.File(a); !errors.Is(err, image.ErrDamaged) {
 			t.Errorf("file: %v", err)
 		}
 	})
@@ -714,11 +720,11 @@ func TestRemove(t *testing.T) {
 	})
 	t.Run("without its file", func(t *testing.T) {
 		p := newPlace(t)
-		p.add(t, id("aa"), "example.com/a", now)
+		a := p.add(t, id("aa"), "example.com/a", now)
 		if err := os.RemoveAll(filepath.Join(p.dir, string(id("aa")))); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := p.File(id("aa")); !errors.Is(err, image.ErrDamaged) {
+		if _, err := p.File(a); !errors.Is(err, image.ErrDamaged) {
 			t.Errorf("file: %v", err)
 		}
 		if err := p.Remove(t.Context(), id("aa")); err != nil {
@@ -750,9 +756,10 @@ func TestDebris(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.enter(t, string(id("cc")), `{"id":`)
+	p.unrecord(t, id("cc"))
 	makeFiles(t, p, "lost+found") // of who made the file system
 	want := []string{
-		"index entry \"" + string(id("cc")) + "\": image is damaged",
+		"index entry \"" + string(id("cc")) + "\": damaged",
 		"tree imports/5b1d5f0c-0000-4000-8000-000000000001",
 		"tree imports/5b1d5f0c-0000-4000-8000-000000000002",
 		"directory " + filepath.Join(p.dir, ".import-5b1d5f0c-0000-4000-8000-000000000001"),
@@ -760,7 +767,7 @@ func TestDebris(t *testing.T) {
 		"directory " + filepath.Join(p.dir, string(id("d3"))),
 		"tree " + image.Tree(id("d2")),
 		"tree " + image.Tree(id("d3")),
-		"image " + id("bb").Short() + " has lost its tree",
+		"image " + id("bb").Short() + ": damaged: it has lost its tree; import it again",
 	}
 	got := p.debris(t)
 	if len(got) != len(want) {
@@ -843,11 +850,16 @@ func TestDamagedEntry(t *testing.T) {
 			p := newPlace(t)
 			p.add(t, id("cc"), "example.com/c", time.Now())
 			p.enter(t, tt.key, tt.value)
-			if _, err := p.List(t.Context()); !errors.Is(err, image.ErrDamaged) {
-				t.Errorf("list: %v", err)
+			if list, err := p.List(t.Context()); err != nil || len(list) != 1 {
+				t.Errorf("list: %v, %v", list, err)
 			}
-			if _, err := p.Find(t.Context(), "example.com/c"); !errors.Is(err, image.ErrDamaged) {
-				t.Errorf("find: %v", err)
+			if damaged, err := p.Damaged(t.Context()); err != nil || len(damaged) != 1 || !errors.Is(damaged[0], image.ErrDamaged) {
+				t.Errorf("damaged: %v, %v", damaged, err)
+			}
+			for _, name := range []string{"example.com/c", string(id("cc")), "cc000000"} {
+				if _, err := p.Find(t.Context(), name); err != nil {
+					t.Errorf("find: %v", err)
+				}
 			}
 			if _, err := p.Get(t.Context(), image.ID(tt.key)); !errors.Is(err, image.ErrDamaged) {
 				t.Errorf("get: %v", err)
@@ -861,5 +873,13 @@ func TestDamagedEntry(t *testing.T) {
 			p.clean(t)
 			p.holdsOnly(t, id("cc"))
 		})
+	}
+}
+
+// unrecord removes what an entry can be mended with.
+func (p *place) unrecord(t *testing.T, i image.ID) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(p.dir, string(i), "record.json")); err != nil {
+		t.Fatal(err)
 	}
 }

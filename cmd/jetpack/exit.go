@@ -75,6 +75,8 @@ func exitCode(err error, runsApps bool) int {
 func mend(err error) string {
 	switch {
 	case strings.Contains(err.Error(), "'jetpack "):
+	case errors.Is(err, image.ErrNoTag):
+		return "; 'jetpack image list' shows all tags"
 	case errors.Is(err, image.ErrNotFound):
 		return "; 'jetpack image list' shows what there is, 'jetpack image import' takes in more"
 	case errors.Is(err, runtime.ErrNotFound):

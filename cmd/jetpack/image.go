@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -92,6 +93,7 @@ func (c *cli) takeIn(ctx context.Context, h *host, location string, waived insec
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, body.Close()) }()
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(aci.Memory))
 	img, warnings, err := aci.Import(ctx, h.images, body, aci.ImportOptions{
 		Origin: origin, Insecure: waived, Strict: strict, Limits: limits(c.cfg),
 	})
@@ -127,6 +129,13 @@ func newImageListCommand(c *cli) *cobra.Command {
 			images, err := h.images.List(cmd.Context())
 			if err != nil {
 				return err
+			}
+			damaged, err := h.images.Damaged(cmd.Context())
+			if err != nil {
+				return err
+			}
+			for _, err := range damaged {
+				c.warn(err.Error())
 			}
 			rows := make([]row, len(images))
 			for i, img := range images {
@@ -220,7 +229,7 @@ func newImageExportCommand(c *cli) *cobra.Command {
 }
 
 func (c *cli) export(h *host, img *image.Image, path string) (err error) {
-	in, err := h.images.File(img.ID)
+	in, err := h.images.File(img)
 	if err != nil {
 		return err
 	}
@@ -287,25 +296,36 @@ func (c *cli) podsByImage(ctx context.Context, h *host) (map[image.ID]string, er
 
 func (c *cli) removeImage(ctx context.Context, h *host, name string, pods map[image.ID]string) error {
 	img, err := h.images.Find(ctx, name)
-	if err != nil {
+	if id, idErr := image.ParseID(name); idErr == nil && errors.Is(err, image.ErrDamaged) {
+		img = &image.Image{ID: id} // all that is known of it
+	} else if err != nil {
 		return err
 	}
+	title := imageTitle(img)
 	if pod := pods[img.ID]; pod != "" {
-		return fmt.Errorf("%s (%s): %w by pod %s; remove that with 'jetpack pod rm %s'", img.ID.Short(), img.Name(), image.ErrInUse, pod, pod)
+		return fmt.Errorf("%s: %w by pod %s; remove that with 'jetpack pod rm %s'", title, image.ErrInUse, pod, pod)
 	}
 	users, err := h.images.Users(ctx)
 	if err != nil {
 		return err
 	}
 	if u := users[img.ID]; len(u) > 0 {
-		return fmt.Errorf("%s (%s): %w by image %s (%s); remove that with 'jetpack image rm %s'",
-			img.ID.Short(), img.Name(), image.ErrInUse, u[0].ID.Short(), u[0].Name(), u[0].ID.Short())
+		return fmt.Errorf("%s: %w by image %s (%s); remove that with 'jetpack image rm %s'",
+			title, image.ErrInUse, u[0].ID.Short(), u[0].Name(), u[0].ID.Short())
 	}
 	if err := h.images.Remove(ctx, img.ID); err != nil {
 		return err
 	}
 	if len(img.Tags) > 0 {
-		c.notice(fmt.Sprintf("%s (%s): its tags are gone, too: %s", img.ID.Short(), img.Name(), strings.Join(img.Tags, ", ")))
+		c.notice(fmt.Sprintf("%s: its tags are gone, too: %s", title, strings.Join(img.Tags, ", ")))
 	}
 	return nil
+}
+
+// imageTitle names an image, which may be damaged, in messages.
+func imageTitle(img *image.Image) string {
+	if img.Parsed() == nil {
+		return img.ID.Short()
+	}
+	return fmt.Sprintf("%s (%s)", img.ID.Short(), img.Name())
 }

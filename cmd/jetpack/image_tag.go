@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/jetpack-run/jetpack/image"
-	"github.com/jetpack-run/jetpack/internal/manifest"
 )
 
 func newImageTagCommand(c *cli) *cobra.Command {
@@ -20,7 +19,7 @@ func newImageTagCommand(c *cli) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.eachImage(cmd.Context(), args[:1], func(h *host, img *image.Image) error {
 				before, err := h.images.Tag(cmd.Context(), img.ID, args[1])
-				if errors.Is(err, manifest.ErrInvalid) {
+				if errors.Is(err, image.ErrBadTag) {
 					return usageError{err}
 				}
 				if err != nil {

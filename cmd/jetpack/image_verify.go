@@ -31,13 +31,13 @@ func newImageVerifyCommand(c *cli) *cobra.Command {
 
 func (c *cli) runVerify(ctx context.Context, names []string, deep bool) error {
 	seen := map[image.ID]bool{}
-	damaged := 0
+	var damaged []error
 	err := c.eachImage(ctx, names, func(h *host, img *image.Image) error {
 		images := []*image.Image{img}
 		if deep {
 			all, err := h.images.Walk(ctx, img)
 			if errors.Is(err, image.ErrDamaged) {
-				damaged++
+				damaged = append(damaged, err)
 				return c.printFinding(img, oneLine(err))
 			}
 			if err != nil {
@@ -50,40 +50,37 @@ func (c *cli) runVerify(ctx context.Context, names []string, deep bool) error {
 				continue
 			}
 			seen[img.ID] = true
-			sound, err := c.verifyImage(ctx, h, img, deep)
+			damage, err := c.verifyImage(ctx, h, img, deep)
 			if err != nil {
 				return err
 			}
-			if !sound {
-				damaged++
-			}
+			damaged = append(damaged, damage)
 		}
 		return nil
 	})
-	if damaged > 0 {
-		err = errors.Join(err, fmt.Errorf("%w; 'jetpack image rm' and a new import mend it", image.ErrDamaged))
-	}
-	return err
+	return errors.Join(append(damaged, err)...)
 }
 
-// verifyImage prints what it finds; an error is that it could not tell.
-func (c *cli) verifyImage(ctx context.Context, h *host, img *image.Image, deep bool) (sound bool, err error) {
+// verifyImage prints what it finds, and says how an image that is damaged is mended;
+// err is that it could not tell.
+func (c *cli) verifyImage(ctx context.Context, h *host, img *image.Image, deep bool) (damage, err error) {
 	changes, err := aci.Verify(ctx, h.images, img, limits(c.cfg), deep)
-	if err != nil && !errors.Is(err, image.ErrDamaged) {
-		return false, err
+	if errors.Is(err, image.ErrDamaged) {
+		return err, c.printFinding(img, oneLine(err))
 	}
 	if err != nil {
-		return false, c.printFinding(img, oneLine(err))
+		return nil, err
 	}
 	for _, change := range changes {
 		if err := c.printFinding(img, fmt.Sprintf("%s: %s", printable(change.Path), change.Kind)); err != nil {
-			return false, err
+			return nil, err
 		}
 	}
 	if len(changes) > 0 {
-		return false, nil
+		return fmt.Errorf("image %s (%s): %w: its tree; remove the pods and images that use it, then it, and import it again",
+			img.ID.Short(), img.Name(), image.ErrDamaged), nil
 	}
-	return true, c.printFinding(img, "ok")
+	return nil, c.printFinding(img, "ok")
 }
 
 func (c *cli) printFinding(img *image.Image, what string) error {

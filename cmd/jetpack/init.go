@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -16,12 +17,14 @@ func newInitCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "init",
 		Short: "Make the state directory, or what is missing of it",
-		Args:  exactly(0, "no arguments"),
-		RunE:  func(*cobra.Command, []string) error { return c.runInit() },
+		Long: "Make the state directory, or what is missing of it. An index of images that is lost or\n" +
+			"damaged is made anew of the images that are there, without their tags.",
+		Args: exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.runInit(cmd.Context()) },
 	}
 }
 
-func (c *cli) runInit() error {
+func (c *cli) runInit(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return errNotRoot
 	}
@@ -35,8 +38,12 @@ func (c *cli) runInit() error {
 	if _, err := platform.Storage(c.cfg.Root, root); err != nil {
 		return err
 	}
-	if err := image.Init(imagesDir(c.cfg.Root)); err != nil {
+	mended, err := image.Repair(ctx, imagesDir(c.cfg.Root))
+	if err != nil {
 		return err
+	}
+	for _, line := range mended {
+		c.warn(line)
 	}
 	if err := runtime.Init(podsDir(c.cfg.Root)); err != nil {
 		return err

@@ -57,15 +57,16 @@ type Manifest struct {
 	Warnings []string // of internal/manifest, for the user
 }
 
-// Result is what Extract learnt.
+// Result is what Extract or Validate learnt.
 type Result struct {
 	// ID is the image ID, of the form that image.ParseID accepts: the SHA-512 of
 	// the uncompressed archive.
 	ID          string
 	Size        int64 // bytes of the uncompressed archive
 	Compression Compression
-	Manifest    Manifest // a caller that read it before compares Raw
 	Warnings    []string // about what was left out of the root file system
+	// Manifest is what Validate read. Extract leaves it to ReadManifest.
+	Manifest Manifest
 }
 
 // ReadManifest reads the manifest out of an image file, compressed or not. It
@@ -94,6 +95,9 @@ func Validate(ctx context.Context, r io.Reader, l layer.Limits) (Result, error) 
 		return Result{}, fmt.Errorf("validate image: %w", err)
 	}
 	result, err := readImage(ctx, r, l, checker.Check)
+	if err == nil {
+		result.Manifest, err = parseManifest(result.Manifest.Raw)
+	}
 	if err != nil {
 		return Result{}, fmt.Errorf("validate image: %w", err)
 	}
@@ -102,7 +106,7 @@ func Validate(ctx context.Context, r io.Reader, l layer.Limits) (Result, error) 
 }
 
 // readImage reads an image file, compressed or not, to its end, and calls apply
-// for what is below rootfs.
+// for what is below rootfs. Of the manifest it gives the bytes only.
 func readImage(ctx context.Context, r io.Reader, l layer.Limits, apply applyFunc) (result Result, err error) {
 	uncompressed, compression, err := Decompress(withContext(ctx, r))
 	if err != nil {
@@ -114,15 +118,15 @@ func readImage(ctx context.Context, r io.Reader, l layer.Limits, apply applyFunc
 	return result, err
 }
 
-// readArchive reads an uncompressed image.
+// readArchive reads an uncompressed image as readImage does.
 func readArchive(r io.Reader, l layer.Limits, apply applyFunc) (Result, error) {
 	s := newStream(r, l)
-	m, err := s.readAll(apply)
+	raw, err := s.readAll(apply)
 	if err != nil {
 		return Result{}, err
 	}
 	id := "sha512-" + hex.EncodeToString(s.content.hash.Sum(nil))
-	return Result{ID: id, Size: s.content.size, Manifest: m}, nil
+	return Result{ID: id, Size: s.content.size, Manifest: Manifest{Raw: raw}}, nil
 }
 
 // applyFunc does with an entry below rootfs what Applier.Apply does.
@@ -153,20 +157,25 @@ func (s *stream) findManifest() (Manifest, error) {
 			return Manifest{}, err
 		}
 		if hdr == nil {
-			return Manifest{}, ErrNoManifest
+			return Manifest{}, s.missing()
 		}
-		if name == manifestName {
-			return s.readManifest(hdr)
+		if name != manifestName {
+			continue
 		}
+		raw, err := s.readManifest(hdr)
+		if err != nil {
+			return Manifest{}, err
+		}
+		return parseManifest(raw)
 	}
 }
 
-func (s *stream) readAll(apply applyFunc) (Manifest, error) {
-	var m Manifest
+// readAll reads the archive to its end and gives the manifest's bytes.
+func (s *stream) readAll(apply applyFunc) (raw []byte, err error) {
 	for {
 		hdr, name, err := s.next()
 		if err != nil {
-			return Manifest{}, err
+			return nil, err
 		}
 		if hdr == nil {
 			break
@@ -174,21 +183,31 @@ func (s *stream) readAll(apply applyFunc) (Manifest, error) {
 		switch name {
 		case ".":
 		case manifestName:
-			m, err = s.readManifest(hdr)
+			raw, err = s.readManifest(hdr)
 		default:
 			err = s.apply(apply, hdr)
 		}
 		if err != nil {
-			return Manifest{}, err
+			return nil, err
 		}
 	}
-	if !s.seen[manifestName] {
-		return Manifest{}, ErrNoManifest
+	if err := s.missing(); err != nil {
+		return nil, err
 	}
-	if !s.seen[rootfsName] {
-		return Manifest{}, ErrNoRootfs
+	return raw, s.finish()
+}
+
+// missing says what the archive that was read lacks.
+func (s *stream) missing() error {
+	switch {
+	case s.content.ended:
+		return fmt.Errorf("%w: no end-of-archive marker", ErrTruncated)
+	case !s.seen[manifestName]:
+		return ErrNoManifest
+	case !s.seen[rootfsName]:
+		return ErrNoRootfs
 	}
-	return m, s.finish()
+	return nil
 }
 
 // next gives the next entry with its clean name, which is fit for its place in
@@ -200,7 +219,7 @@ func (s *stream) next() (*tar.Header, string, error) {
 			return nil, "", nil
 		}
 		if err != nil {
-			return nil, "", tarError(err)
+			return nil, "", s.tarError(err)
 		}
 		if isComment(hdr) {
 			continue
@@ -249,15 +268,13 @@ func (s *stream) checkPlace(hdr *tar.Header, name string) error {
 	return nil
 }
 
-func (s *stream) readManifest(hdr *tar.Header) (Manifest, error) {
+func (s *stream) readManifest(hdr *tar.Header) ([]byte, error) {
 	if hdr.Size > manifest.MaxSize {
-		return Manifest{}, fmt.Errorf("%w: manifest of %d bytes", ErrLayout, hdr.Size)
+		return nil, fmt.Errorf("%w: manifest of %d bytes", ErrLayout, hdr.Size)
 	}
-	raw, err := io.ReadAll(s.tar)
-	if err != nil {
-		return Manifest{}, tarError(err)
-	}
-	return parseManifest(raw)
+	raw := make([]byte, hdr.Size)
+	_, err := io.ReadFull(s.tar, raw)
+	return raw, s.tarError(err)
 }
 
 func parseManifest(raw []byte) (Manifest, error) {
@@ -282,29 +299,29 @@ func (s *stream) apply(apply applyFunc, hdr *tar.Header) error {
 		inside.Linkname = target
 		hdr = &inside
 	}
-	return tarError(apply(hdr, name, s.tar))
+	return apply(hdr, name, readerFunc(func(p []byte) (int, error) {
+		n, err := s.tar.Read(p)
+		return n, s.tarError(err)
+	}))
 }
 
 // finish reads what follows the last entry: the rest of the end marker and
 // padding, all zeros (POSIX pax, "ustar Interchange Format").
 func (s *stream) finish() error {
-	if s.content.ended {
-		return fmt.Errorf("%w: no end-of-archive marker", ErrTruncated)
-	}
 	_, err := io.Copy(onlyZeros{}, s.content)
 	return err
 }
 
-// tarError tells what archive/tar found wrong with an archive from what went
-// wrong with reading it.
-func tarError(err error) error {
+// tarError tells what archive/tar found wrong with an archive, not all of which has
+// a name, from what went wrong with reading it.
+func (s *stream) tarError(err error) error {
 	switch {
-	case errors.Is(err, tar.ErrHeader), errors.Is(err, tar.ErrFieldTooLong):
-		return fmt.Errorf("%w: %w", ErrFormat, err)
-	case errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, ErrTruncated):
+	case err == nil, err == io.EOF, s.content.failed: //nolint:errorlint // a wrapped EOF is a failure to read
+		return err
+	case errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%w: %w", ErrTruncated, err)
 	}
-	return err
+	return fmt.Errorf("%w: %w", ErrFormat, err)
 }
 
 // content is the uncompressed archive passing by.
@@ -313,13 +330,17 @@ type content struct {
 	hash  hash.Hash // of what was read
 	size  int64     // of what was read
 	limit int64     // of size
-	ended bool      // a read was answered by the end of the archive only
+
+	ended  bool // a read was answered by the end of the archive only
+	failed bool // a read was answered by an error
 }
 
 func (c *content) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
+	c.failed = err != nil && err != io.EOF
 	c.size += int64(n)
 	if c.size > c.limit {
+		c.failed = true
 		return 0, fmt.Errorf("%w: the archive has more than %d bytes", layer.ErrTooLarge, c.limit)
 	}
 	c.hash.Write(p[:n])

@@ -26,8 +26,7 @@ import (
 // archive, twice if there is something to keep. An archive is any number of frames
 // and an empty one; without that, the parent could not read the file to its end.
 //
-// The child sends ready, not in a frame, before anything else; then an answer and,
-// if it has no error, the manifest.
+// The child sends ready, not in a frame, before anything else; then an answer.
 
 const (
 	childName = "jetpack-extract"
@@ -66,6 +65,12 @@ const (
 var errCut = errors.New("the image could not be read to its end")
 
 func init() { reexec.Register(childName, child) }
+
+// Memory is what the heap of a program should take at most while it imports, in
+// bytes, for it to set with debug.SetMemoryLimit: what reading a manifest of
+// manifest.MaxSize several times leaves to be collected is more. With the child it
+// stays below 256 MiB then.
+const Memory = 128 << 20
 
 // childMemory is what the child's heap should take at most, in bytes: twice what a
 // million entries need would be too much beside a parent that uncompresses.
@@ -187,10 +192,7 @@ func reply(w io.Writer, result Result, err error) error {
 	if err != nil {
 		return writeJSON(w, answer{Failure: describe(err)})
 	}
-	if err := writeJSON(w, answer{ID: result.ID, Size: result.Size, Warnings: result.Warnings}); err != nil {
-		return err
-	}
-	return writeFrame(w, result.Manifest.Raw)
+	return writeJSON(w, answer{ID: result.ID, Size: result.Size, Warnings: result.Warnings})
 }
 
 func readReply(r io.Reader) (Result, error) {
@@ -201,12 +203,7 @@ func readReply(r io.Reader) (Result, error) {
 	if a.Failure != nil {
 		return Result{}, a.Failure.err()
 	}
-	raw, err := readFrame(r, manifest.MaxSize)
-	if err != nil {
-		return Result{}, fmt.Errorf("%w: %w", errNoAnswer, err)
-	}
-	m, err := parseManifest(raw)
-	return Result{ID: a.ID, Size: a.Size, Manifest: m, Warnings: a.Warnings}, err
+	return Result{ID: a.ID, Size: a.Size, Warnings: a.Warnings}, nil
 }
 
 func writeJSON(w io.Writer, v any) error {

@@ -9,8 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/klauspost/compress/zstd"
+	"runtime"
+	"strings"
 )
 
 // Compression names how a file is compressed.
@@ -34,13 +34,10 @@ var magics = map[Compression]string{
 	Zstd:  "\x28\xb5\x2f\xfd",
 }
 
-// maxZstdWindow is that of zstd --long=27, the most that zstd -d grants unasked.
-const maxZstdWindow = 128 << 20
-
 // Decompress recognises a tar archive, compressed or not, by its first bytes
 // and gives its uncompressed contents. All members of a file of several are
 // read, and to be sure that nothing else follows the reader is to be read to its
-// end. It holds at most about 130 MiB whatever the file says. Closing does not
+// end. It holds at most about 70 MiB whatever the file says. Closing does not
 // close r.
 //
 // Errors, also of the reader: ErrFormat, ErrEncrypted, ErrCompression,
@@ -109,22 +106,62 @@ func newReader(r *bufio.Reader, compression Compression) (io.Reader, func(), err
 	nothing := func() {}
 	switch compression {
 	case Gzip:
-		z, err := gzip.NewReader(r)
+		z, err := newGzipReader(r)
 		return z, nothing, err
 	case Bzip2:
 		return bzip2.NewReader(r), nothing, nil
 	case Xz:
 		z, err := newXzReader(r)
-		return z, nothing, err
+		return z, runtime.GC, err // see closeZstd
 	case Zstd:
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(maxZstdWindow))
+		z, err := newZstdReader(r)
 		if err != nil {
 			return nil, nothing, err
 		}
-		return z, z.Close, nil
+		return z, func() { closeZstd(z) }, nil
 	}
 	return r, nothing, nil
+}
+
+// gzipReader reads one member after another. The library's own way of doing so
+// takes a byte of garbage for the beginning of a member, and a first header that is
+// malformed for garbage.
+type gzipReader struct {
+	src *bufio.Reader
+	z   *gzip.Reader
+}
+
+func newGzipReader(src *bufio.Reader) (*gzipReader, error) {
+	z, err := gzip.NewReader(src)
+	if err != nil {
+		return nil, err
+	}
+	z.Multistream(false)
+	return &gzipReader{src, z}, nil
+}
+
+func (g *gzipReader) Read(p []byte) (int, error) {
+	n, err := g.z.Read(p)
+	if err == io.EOF { //nolint:errorlint // a wrapped EOF is a failure to read
+		err = g.next()
+	}
+	return n, err
+}
+
+// next begins the next member, if there is one.
+func (g *gzipReader) next() error {
+	head, err := g.src.Peek(len(magics[Gzip]))
+	if len(head) == 0 {
+		return err
+	}
+	if !strings.HasPrefix(magics[Gzip], string(head)) {
+		return fmt.Errorf("%w of the gzip data", ErrTrailing)
+	}
+	if err := g.z.Reset(g.src); err != nil {
+		return err
+	}
+	g.z.Multistream(false)
+	return nil
 }
 
 // source remembers why reading the file failed, so that a bad disk is not taken
@@ -162,13 +199,9 @@ func (d *decompressor) Close() error {
 	return nil
 }
 
-// noNextMember is what the libraries say when something else follows the end of
-// compressed data; that it begins well was seen before.
-var noNextMember = []error{
-	gzip.ErrHeader,
-	bzip2.StructuralError("bad magic value in continuation file"),
-	zstd.ErrMagicMismatch,
-}
+// errBzip2Trailing is what the library says when something else follows the end of
+// compressed data, if that is more than a byte.
+const errBzip2Trailing = bzip2.StructuralError("bad magic value in continuation file")
 
 func (d *decompressor) explain(err error) error {
 	if d.src.err != nil {
@@ -177,10 +210,8 @@ func (d *decompressor) explain(err error) error {
 	if errors.Is(err, ErrFormat) {
 		return err
 	}
-	for _, e := range noNextMember {
-		if errors.Is(err, e) {
-			return fmt.Errorf("%w of the %s data", ErrTrailing, d.compression)
-		}
+	if errors.Is(err, errBzip2Trailing) {
+		return fmt.Errorf("%w of the bzip2 data", ErrTrailing)
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: %s: %w", ErrTruncated, d.compression, io.ErrUnexpectedEOF)

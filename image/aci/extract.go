@@ -18,7 +18,7 @@ type ExtractOptions struct {
 }
 
 // Extract reads an image file, compressed or not, from its beginning to its end,
-// validates it as a whole and applies what is below rootfs to the existing
+// validates it as a whole but for what its manifest says, and applies what is below rootfs to the existing
 // directory rootfs: over what is there, as an upper layer over lower ones. It
 // reads r twice when there is something to keep. After an error that directory is
 // to be thrown away.
@@ -55,6 +55,7 @@ func extractPasses(rootfs string, o ExtractOptions, read func(applyFunc) (Result
 	if err != nil {
 		return Result{}, err
 	}
+	result.Manifest = Manifest{}
 	return result, layer.Prune(rootfs, o.Prune)
 }
 

@@ -52,7 +52,7 @@ func overlay(ctx context.Context, s *image.Store, d *image.Draft, img *image.Ima
 			return err
 		}
 	}
-	archive, err := s.File(img.ID)
+	archive, err := s.File(img)
 	if err != nil {
 		return err
 	}
@@ -73,15 +73,19 @@ func extractTo(ctx context.Context, s *image.Store, d *image.Draft, archive *os.
 }
 
 func wrongContent(img *image.Image) error {
-	return fmt.Errorf("image %s: %w: its archive is not what was imported", img.ID.Short(), image.ErrDamaged)
+	return fmt.Errorf("image %s: %w: its archive is not what was imported; import it again", img.ID.Short(), image.ErrDamaged)
 }
 
 // Verify hashes the kept archive of an image once more. With deep it also renders
 // the image again and tells in what the sealed tree differs: a lost path is
 // Deleted. A fault in the tree of its first dependency is that image's: a caller
-// looks at all of Store.Walk. Errors: image.ErrDamaged for a wrong or lost archive.
+// looks at all of Store.Walk. Errors: image.ErrDamaged for a wrong or lost archive, a
+// lost tree, a lost dependency.
 func Verify(ctx context.Context, s *image.Store, img *image.Image, l layer.Limits, deep bool) (_ []storage.Change, err error) {
-	archive, err := s.File(img.ID)
+	if err := s.Check(ctx, img); err != nil {
+		return nil, err
+	}
+	archive, err := s.File(img)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 
 	"github.com/ulikunitz/xz"
 	"github.com/ulikunitz/xz/lzma"
@@ -42,6 +43,7 @@ type xzGuard struct {
 	want    int          // how many there are to be in part
 	handle  func() error // what looks at part then; it says what to expect next
 	members int
+	ended   bool // what comes is the next stream, padding or nothing
 
 	checkSize    int64 // bytes of a block's check in this stream
 	blockSize    int64 // bytes of this block's compressed data so far
@@ -49,6 +51,7 @@ type xzGuard struct {
 	indexSize    int64 // bytes of the index so far
 	dictionaries int64 // bytes of all dictionaries so far
 	contents     int64 // bytes of all uncompressed data so far
+	garbage      int64 // bytes of dictionaries since the last collection
 }
 
 func (g *xzGuard) Read(p []byte) (int, error) {
@@ -70,6 +73,9 @@ func (g *xzGuard) Read(p []byte) (int, error) {
 			return 0, bad
 		}
 	}
+	if err == io.EOF && g.ended && !bytes.HasPrefix([]byte(magics[Xz]), g.part) {
+		return n, fmt.Errorf("%w of the xz data", ErrTrailing)
+	}
 	return n, err
 }
 
@@ -89,6 +95,7 @@ func (g *xzGuard) startStream() error {
 	case bytes.Equal(g.part, []byte{0, 0, 0, 0}) && g.members > 0:
 		g.expect(4, g.startStream)
 	case bytes.HasPrefix([]byte(magics[Xz]), g.part):
+		g.ended = false
 		g.extend(8, g.streamHeader)
 	default:
 		return fmt.Errorf("%w of the xz data", ErrTrailing)
@@ -142,6 +149,11 @@ func (g *xzGuard) blockHeader() error {
 	g.dictionaries += max(size, minDictionary)
 	if size > maxXzDictionary || g.dictionaries > freeDictionaries+maxDictionaryRatio*g.contents {
 		return fmt.Errorf("a dictionary of %d bytes is too large", size)
+	}
+	if g.garbage += size; g.garbage > maxXzDictionary {
+		// The library lets go of the last one, and allocates the next at once.
+		runtime.GC()
+		g.garbage = size
 	}
 	g.blockSize = 0
 	g.expect(1, g.startChunk)
@@ -213,6 +225,7 @@ func (g *xzGuard) nextNumber() error {
 	}
 	const crc, footer = 4, 12
 	g.skip = -g.indexSize&3 + crc + footer
+	g.ended = true
 	g.expect(4, g.startStream)
 	return nil
 }

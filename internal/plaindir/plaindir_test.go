@@ -37,6 +37,13 @@ func (p *place) MakePartial(t *testing.T, name string) {
 	}
 }
 
+func (p *place) Damage(t *testing.T, name string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(p.dir, name, "tree.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (p *place) Vanish(t *testing.T) {
 	t.Helper()
 	away := p.dir + ".away"

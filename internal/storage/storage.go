@@ -49,7 +49,10 @@ var (
 // behind is listed with Partial set, is ErrNotFound for every other call but
 // Destroy, and is replaced by a Create or Clone of the same name. The caller
 // holds a lock of its own (an import's, a pod's) around a tree's life, so that
-// a partial tree without a locker is debris.
+// a partial tree without a locker is debris. A tree whose own record, which the driver
+// keeps of it, turns out to be damaged is partial, too: that is no other tree's
+// problem. Destroy, Create and Clone of its name are ErrBusy while a mounted clone
+// stands on it.
 type Driver interface {
 	// Info names the driver and declares what it can do. It is constant.
 	Info() Info
@@ -82,7 +85,8 @@ type Driver interface {
 
 	// Destroy removes a tree, or a partial tree, and all it holds. It never
 	// follows a mount or a symbolic link out of the tree. Errors: ErrNotFound;
-	// ErrBusy while it is mounted or has clones, and then nothing has changed.
+	// ErrBusy while it is mounted or has clones, and then nothing has changed. A
+	// mounted partial tree counts as a clone of every sealed one: nobody knows.
 	Destroy(ctx context.Context, name string) error
 
 	// Stat describes one tree. Errors: ErrNotFound.
@@ -163,7 +167,7 @@ type Tree struct {
 	Origin  string // the tree that it is a clone of, or ""
 	Sealed  bool
 	Mounted bool // always false without Info.MountsTrees
-	Partial bool // debris of a crash; only Name is meaningful
+	Partial bool // debris of a crash, or damaged; only Name is meaningful
 	Created time.Time
 	Meta    map[string]string
 }

@@ -16,6 +16,9 @@ var destroyCases = map[string]func(*suite){
 	"partial trees are replaced":      casePartialReplaced,
 	"partial trees can be destroyed":  casePartialDestroyed,
 	"rename replaces a partial tree":  casePartialRenamed,
+	"a damaged tree harms no other":   caseDamaged,
+	"a damaged tree that is mounted":  caseDamagedMounted,
+	"a damaged origin of a mounted":   caseDamagedOrigin,
 }
 
 func caseDestroy(s *suite) {
@@ -172,4 +175,73 @@ func casePartialRenamed(s *suite) {
 	s.ok(s.d.Rename(s.Context(), "images/a", "images/p"))
 	s.wantNames("", "images/p")
 	s.in("images/p", func(dir string) { s.wantContent(dir+"/file", "x") })
+}
+
+func (s *suite) damage(name string) {
+	s.Helper()
+	d, ok := s.d.(Damager)
+	if !ok {
+		s.Skipf("driver %s cannot damage a tree for the test", s.info.Name)
+	}
+	d.Damage(s.T, name)
+}
+
+func caseDamaged(s *suite) {
+	s.image("images/a", func(dir string) { s.write(dir+"/file", "x") })
+	s.image("images/b", func(string) {})
+	s.clone("images/a", "pods/a")
+	s.clone("images/b", "pods/b")
+	s.damage("pods/b")
+	s.wantNames("", "images/a", "images/b", "pods/a", "pods/b (partial)")
+	calls := s.calls("pods/b")
+	delete(calls, "Destroy")
+	for method, call := range calls {
+		s.Log(method)
+		s.fails(call(), storage.ErrNotFound)
+	}
+	s.in("pods/a", func(dir string) { s.wantContent(dir+"/file", "x") })
+	s.ok(s.d.Rename(s.Context(), "images/b", "images/c"))
+	s.destroy("images/c")
+	s.fails(s.d.Destroy(s.Context(), "images/a"), storage.ErrBusy)
+	s.destroy("pods/b")
+	s.wantNames("", "images/a", "pods/a")
+}
+
+// Nobody knows any more which origin it stands on.
+func caseDamagedMounted(s *suite) {
+	s.need(s.info.MountsTrees, "MountsTrees")
+	s.image("images/a", func(dir string) { s.write(dir+"/file", "x") })
+	s.clone("images/a", "pods/a")
+	dir := s.mount("pods/a")
+	s.damage("pods/a")
+	s.fails(s.d.Destroy(s.Context(), "images/a"), storage.ErrBusy)
+	s.fails(s.d.Destroy(s.Context(), "pods/a"), storage.ErrBusy)
+	s.wantContent(dir+"/file", "x")
+	s.create("volumes/a") // what is no origin is nobody's
+	s.destroy("volumes/a")
+	s.unmount("pods/a")
+	s.destroy("images/a")
+	s.destroy("pods/a")
+	s.wantNames("")
+}
+
+func caseDamagedOrigin(s *suite) {
+	s.need(s.info.MountsTrees, "MountsTrees")
+	s.image("images/a", func(dir string) { s.write(dir+"/file", "x") })
+	s.clone("images/a", "images/b")
+	s.seal("images/b")
+	s.clone("images/b", "pods/a")
+	dir := s.mount("pods/a")
+	s.damage("images/a")
+	s.create("imports/a")
+	s.fails(s.d.Destroy(s.Context(), "images/a"), storage.ErrBusy)
+	s.fails(s.d.Rename(s.Context(), "imports/a", "images/a"), storage.ErrBusy)
+	s.fails(s.d.Create(s.Context(), "images/a", storage.Options{}), storage.ErrBusy)
+	s.wantContent(dir+"/file", "x")
+	s.unmount("pods/a")
+	// Putting the same in its place mends what stands on it.
+	s.in("imports/a", func(dir string) { s.write(dir+"/file", "x") })
+	s.seal("imports/a")
+	s.ok(s.d.Rename(s.Context(), "imports/a", "images/a"))
+	s.in("pods/a", func(dir string) { s.wantContent(dir+"/file", "x") })
 }

@@ -25,6 +25,10 @@ type (
 	PartialMaker interface {
 		MakePartial(t *testing.T, name string)
 	}
+	// Damager makes what the driver itself keeps of a tree unreadable.
+	Damager interface {
+		Damage(t *testing.T, name string)
+	}
 	// Vanisher makes the place of the driver disappear while the test runs.
 	Vanisher interface{ Vanish(t *testing.T) }
 )

@@ -4,7 +4,7 @@
 //
 //	DIR/.lock                held by whoever changes anything below
 //	DIR/KIND/ID/fs           the files of the tree, or of its upper layer
-//	DIR/KIND/ID/tree.json    the record; without it the tree is partial
+//	DIR/KIND/ID/tree.json    the record; without one that can be read the tree is partial
 //
 // All directories but the trees' own are 0700: a setuid program in an image must
 // not be reachable by the users of the host (CVE-2024-25621).
@@ -21,6 +21,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -115,13 +116,10 @@ func (t *Trees) Load(name string) (Record, error) {
 		return Record{}, fmt.Errorf("tree %s: %w", name, err)
 	}
 	// A new tree's record is not synced, for speed; what a loss of power makes of
-	// it is an empty file.
-	if len(data) == 0 {
-		return Record{}, fmt.Errorf("%s: %w", name, storage.ErrNotFound)
-	}
+	// it is an empty file. A damaged one must not stop what others are used for.
 	var rec Record
 	if err := json.Unmarshal(data, &rec); err != nil {
-		return Record{}, fmt.Errorf("record of tree %s: %w", name, err)
+		return Record{}, fmt.Errorf("%s: %w: its record cannot be read: %w", name, storage.ErrNotFound, err)
 	}
 	return rec, nil
 }
@@ -241,10 +239,28 @@ func (t *Trees) vacate(name string) error {
 	if !errors.Is(err, storage.ErrNotFound) {
 		return err
 	}
-	if err := t.checkBusy(name); err != nil {
+	if err := t.checkPartial(name); err != nil {
 		return err
 	}
 	return os.RemoveAll(t.Dir(name))
+}
+
+// checkPartial fails while a partial tree must not be removed: it is mounted, or a
+// mounted clone stands on it, made before it was damaged.
+func (t *Trees) checkPartial(name string) error {
+	if err := t.checkBusy(name); err != nil {
+		return err
+	}
+	trees, err := t.list("")
+	if err != nil {
+		return err
+	}
+	for _, other := range trees {
+		if other.mounted && slices.Contains(other.rec.Origins, name) {
+			return fmt.Errorf("%s is its clone and mounted: %w", other.name, storage.ErrBusy)
+		}
+	}
+	return nil
 }
 
 func (t *Trees) checkBusy(name string) error {
@@ -383,11 +399,29 @@ func (t *Trees) removable(name string) (Record, error) {
 		return rec, err
 	}
 	for _, other := range trees {
-		if other.Origin == name {
-			return rec, fmt.Errorf("%s is its clone: %w", other.Name, storage.ErrBusy)
+		if slices.Contains(other.rec.Origins, name) {
+			return rec, fmt.Errorf("%s is its clone: %w", other.name, storage.ErrBusy)
 		}
 	}
 	return rec, nil
+}
+
+// checkUnknown fails while a partial tree is mounted: it may be a clone of any. One
+// that is not can never be mounted again, and so needs no origin.
+func (t *Trees) checkUnknown(rec Record) error {
+	if !rec.Sealed {
+		return nil
+	}
+	trees, err := t.list("")
+	if err != nil {
+		return err
+	}
+	for _, other := range trees {
+		if other.partial && other.mounted {
+			return fmt.Errorf("the record of %s cannot be read, which is mounted and may be a clone: %w", other.name, storage.ErrBusy)
+		}
+	}
+	return nil
 }
 
 // Destroy is storage.Driver's. The tree is gone at once; the lock is not held
@@ -413,8 +447,10 @@ func (t *Trees) retire(ctx context.Context, name string) (debris string, err err
 	}
 	defer unlock()
 	rec, err := t.removable(name)
-	if errors.Is(err, storage.ErrNotFound) && exists(t.Dir(name)) {
-		err = t.checkBusy(name)
+	if err == nil {
+		err = t.checkUnknown(rec)
+	} else if errors.Is(err, storage.ErrNotFound) && exists(t.Dir(name)) {
+		err = t.checkPartial(name)
 	}
 	if err != nil {
 		return "", err
@@ -437,41 +473,52 @@ func (t *Trees) retire(ctx context.Context, name string) (debris string, err err
 	return debris, err
 }
 
-// Stat is storage.Driver's.
-func (t *Trees) Stat(_ context.Context, name string) (storage.Tree, error) {
-	tree, err := t.describe(name)
-	if err != nil {
-		return tree, fmt.Errorf("stat tree: %w", err)
-	}
-	return tree, nil
+// kept is what there is of a tree.
+type kept struct {
+	name    string
+	rec     Record
+	mounted bool
+	partial bool
 }
 
-func (t *Trees) describe(name string) (storage.Tree, error) {
+func (k kept) tree() storage.Tree {
+	if k.partial {
+		return storage.Tree{Name: k.name, Partial: true}
+	}
+	tree := storage.Tree{Name: k.name, Sealed: k.rec.Sealed, Mounted: k.mounted, Created: k.rec.Created, Meta: k.rec.Meta}
+	if len(k.rec.Origins) > 0 {
+		tree.Origin = k.rec.Origins[0]
+	}
+	return tree
+}
+
+// Stat is storage.Driver's.
+func (t *Trees) Stat(_ context.Context, name string) (storage.Tree, error) {
 	rec, err := t.Load(name)
 	if err != nil {
-		return storage.Tree{}, err
+		return storage.Tree{}, fmt.Errorf("stat tree: %w", err)
 	}
 	mounted, err := t.mounted(t.Dir(name))
 	if err != nil {
-		return storage.Tree{}, err
+		return storage.Tree{}, fmt.Errorf("stat tree %s: %w", name, err)
 	}
-	tree := storage.Tree{Name: name, Sealed: rec.Sealed, Mounted: mounted, Created: rec.Created, Meta: rec.Meta}
-	if len(rec.Origins) > 0 {
-		tree.Origin = rec.Origins[0]
-	}
-	return tree, nil
+	return kept{name: name, rec: rec, mounted: mounted}.tree(), nil
 }
 
 // List is storage.Driver's.
 func (t *Trees) List(_ context.Context, kind string) ([]storage.Tree, error) {
-	trees, err := t.list(kind)
+	entries, err := t.list(kind)
 	if err != nil {
 		return nil, fmt.Errorf("list trees: %w", err)
+	}
+	var trees []storage.Tree
+	for _, e := range entries {
+		trees = append(trees, e.tree())
 	}
 	return trees, nil
 }
 
-func (t *Trees) list(kind string) ([]storage.Tree, error) {
+func (t *Trees) list(kind string) ([]kept, error) {
 	if err := t.present(); err != nil {
 		return nil, err
 	}
@@ -482,7 +529,7 @@ func (t *Trees) list(kind string) ([]storage.Tree, error) {
 			return nil, err
 		}
 	}
-	var trees []storage.Tree
+	var entries []kept
 	for _, k := range kinds {
 		ids, err := subdirs(filepath.Join(t.dir, k))
 		if err != nil {
@@ -493,18 +540,22 @@ func (t *Trees) list(kind string) ([]storage.Tree, error) {
 			if storage.CheckName(name) != nil {
 				continue // not ours
 			}
-			tree, err := t.describe(name)
-			switch {
-			case err == nil:
-				trees = append(trees, tree)
-			case !errors.Is(err, storage.ErrNotFound):
+			e := kept{name: name}
+			e.rec, err = t.Load(name)
+			e.partial = errors.Is(err, storage.ErrNotFound)
+			if err != nil && !e.partial {
 				return nil, err
-			case exists(t.Dir(name)): // else it was destroyed meanwhile
-				trees = append(trees, storage.Tree{Name: name, Partial: true})
 			}
+			if e.partial && !exists(t.Dir(name)) {
+				continue // it was destroyed meanwhile
+			}
+			if e.mounted, err = t.mounted(t.Dir(name)); err != nil {
+				return nil, err
+			}
+			entries = append(entries, e)
 		}
 	}
-	return trees, nil
+	return entries, nil
 }
 
 // subdirs lists the names of the directories in dir, sorted; none if dir does

@@ -1,0 +1,5 @@
+//go:build unix && race
+
+package hostile
+
+func init() { raceDetector = true }
