@@ -156,10 +156,9 @@ func (p *process) result() (Result, error) {
 	if err == nil {
 		result, err = readReply(p.out)
 	}
-	if err != nil && errors.Is(err, errNoAnswer) {
-		// It has ended already, or it never comes to anything.
-		_ = p.cmd.Process.Kill()
-	}
+	// It has said all, has ended already, or never comes to anything; and the race
+	// detector has every program sleep for a second before it ends.
+	_ = p.cmd.Process.Kill()
 	closeAll(p.out)
 	ended := p.cmd.Wait()
 	switch {
