@@ -43,9 +43,9 @@ func TestMain(m *testing.M) {
 func TestCorpus(t *testing.T) {
 	testenv.Root(t)
 	h := host{filepath.Join(t.TempDir(), "base")}
-	for _, d := range []string{h.base, filepath.Join(h.base, filesDir)} {
-		must(t, os.Mkdir(d, 0o755))
-	}
+	must(t, os.Mkdir(h.base, 0o755))
+	inMemory(t, h.base)
+	must(t, os.Mkdir(filepath.Join(h.base, filesDir), 0o755))
 	makeCanary(t, h)
 	must(t, call(t.Context(), buildProcess, h.base, new(int)))
 	t.Run("undisturbed", func(t *testing.T) { testCorpus(t, h, false) })
