@@ -83,11 +83,11 @@ func TestDamagedIndex(t *testing.T) {
 					t.Errorf("got %v", err)
 				}
 			}
-			did, err := image.Repair(t.Context(), p.dir)
+			did, err := image.Init(t.Context(), p.dir)
 			if err != nil || len(did) != 1 || !strings.Contains(did[0], "2 images") {
 				t.Errorf("did %q, %v", did, err)
 			}
-			if did, err := image.Repair(t.Context(), p.dir); err != nil || len(did) > 0 {
+			if did, err := image.Init(t.Context(), p.dir); err != nil || len(did) > 0 {
 				t.Errorf("did it again: %q, %v", did, err)
 			}
 			if err := os.RemoveAll(p.index() + ".damaged"); err != nil {
@@ -103,8 +103,8 @@ func TestDamagedIndex(t *testing.T) {
 }
 
 // A new store is nothing to speak of.
-func TestRepairFresh(t *testing.T) {
-	if did, err := image.Repair(t.Context(), filepath.Join(t.TempDir(), "images")); err != nil || len(did) > 0 {
+func TestInitFresh(t *testing.T) {
+	if did, err := image.Init(t.Context(), filepath.Join(t.TempDir(), "images")); err != nil || len(did) > 0 {
 		t.Errorf("did %q, %v", did, err)
 	}
 }

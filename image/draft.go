@@ -93,6 +93,20 @@ func (d *Draft) MakeRoot(ctx context.Context, origin *Image, quota int64) (err e
 	return nil
 }
 
+// WithRoot gives do a directory with an image's root: that of a clone, since nobody
+// counts who else has the image's own tree mounted. Errors: those of MakeRoot.
+func (s *Store) WithRoot(ctx context.Context, img *Image, do func(root string) error) (err error) {
+	d, err := s.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Discard(ctx)) }()
+	if err := d.MakeRoot(ctx, img, 0); err != nil {
+		return err
+	}
+	return do(d.Root)
+}
+
 // Commit publishes the draft as img and returns the image as the store knows it.
 // An image that is there already stays as it is, importing twice is importing once;
 // but the file that came with it, of which nobody knows whether it still is what it

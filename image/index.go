@@ -208,9 +208,9 @@ func (s *Store) record(id ID) []byte {
 	return value
 }
 
-// Repair makes a store in dir, or the index of the one that is there if that is lost
+// Init makes a store in dir, or the index of the one that is there if that is lost
 // or damaged: of the images' records, without tags. It tells what it mended.
-func Repair(ctx context.Context, dir string) (did []string, err error) {
+func Init(ctx context.Context, dir string) (did []string, err error) {
 	_, err = os.Stat(dir)
 	fresh := errors.Is(err, fs.ErrNotExist)
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -42,13 +42,6 @@ const (
 	draftKind   = "imports"
 )
 
-// Init makes an empty store in dir, or leaves the one that is there, its index
-// mended as Repair does.
-func Init(dir string) error {
-	_, err := Repair(context.Background(), dir)
-	return err
-}
-
 // Open opens the store that Init made in dir. Errors: ErrNotInitialized.
 func Open(dir string, driver storage.Driver) (*Store, error) {
 	if _, err := os.Stat(filepath.Join(dir, indexName)); err != nil {
@@ -63,22 +56,22 @@ func Open(dir string, driver storage.Driver) (*Store, error) {
 // Tree is the name of the sealed storage tree that holds an image's root.
 func Tree(id ID) string { return treeKind + "/" + string(id) }
 
-// List gives all images, by name, then newest version first; those that Damaged
-// tells of are left out.
+// List gives all images, by name, then newest version first; those that ListAll
+// finds damaged are left out.
 func (s *Store) List(ctx context.Context) ([]*Image, error) {
-	images, _, err := s.scan(ctx)
-	slices.SortFunc(images, compare)
+	images, _, err := s.ListAll(ctx)
 	return images, err
 }
 
-// Damaged says what is wrong with each entry of the index that cannot be read.
-func (s *Store) Damaged(ctx context.Context) ([]error, error) {
-	_, damaged, err := s.scan(ctx)
-	var errs []error
-	for _, id := range slices.Sorted(maps.Keys(damaged)) {
-		errs = append(errs, damaged[id])
+// ListAll is List, and says what is wrong with each entry of the index that cannot be
+// read.
+func (s *Store) ListAll(ctx context.Context) (images []*Image, damaged []error, err error) {
+	images, bad, err := s.scan(ctx)
+	slices.SortFunc(images, compare)
+	for _, id := range slices.Sorted(maps.Keys(bad)) {
+		damaged = append(damaged, bad[id])
 	}
-	return errs, err
+	return images, damaged, err
 }
 
 // compare puts what a user means by a name first: the highest version, then the

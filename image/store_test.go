@@ -48,7 +48,7 @@ func openPlace(t *testing.T, root string, wrap func(storage.Driver) storage.Driv
 		t.Fatal(err)
 	}
 	p := &place{dir: filepath.Join(root, "images"), driver: wrap(d)}
-	if err := image.Init(p.dir); err != nil {
+	if _, err := image.Init(t.Context(), p.dir); err != nil {
 		t.Fatal(err)
 	}
 	if p.Store, err = image.Open(p.dir, p.driver); err != nil {
@@ -295,7 +295,7 @@ func TestOpen(t *testing.T) {
 		if _, err := s.List(t.Context()); !errors.Is(err, image.ErrNotInitialized) {
 			t.Errorf("list: %v", err)
 		}
-		if err := image.Init(dir); err != nil {
+		if _, err := image.Init(t.Context(), dir); err != nil {
 			t.Fatal(err)
 		}
 		if list, err := s.List(t.Context()); err != nil || len(list) != 0 {
@@ -310,7 +310,7 @@ func TestOpen(t *testing.T) {
 		if list, err := p.List(t.Context()); err == nil {
 			t.Errorf("read as %v", list)
 		}
-		if err := image.Init(p.dir); err != nil {
+		if _, err := image.Init(t.Context(), p.dir); err != nil {
 			t.Error(err)
 		}
 		if list, err := p.List(t.Context()); err != nil || len(list) > 0 {
@@ -853,7 +853,7 @@ func TestDamagedEntry(t *testing.T) {
 			if list, err := p.List(t.Context()); err != nil || len(list) != 1 {
 				t.Errorf("list: %v, %v", list, err)
 			}
-			if damaged, err := p.Damaged(t.Context()); err != nil || len(damaged) != 1 || !errors.Is(damaged[0], image.ErrDamaged) {
+			if _, damaged, err := p.ListAll(t.Context()); err != nil || len(damaged) != 1 || !errors.Is(damaged[0], image.ErrDamaged) {
 				t.Errorf("damaged: %v, %v", damaged, err)
 			}
 			for _, name := range []string{"example.com/c", string(id("cc")), "cc000000"} {

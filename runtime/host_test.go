@@ -64,7 +64,7 @@ func openHost(root string, driver func(storage.Driver) storage.Driver, engine sa
 	if err != nil {
 		return nil, err
 	}
-	if err := image.Init(filepath.Join(root, "images")); err != nil {
+	if _, err := image.Init(context.Background(), filepath.Join(root, "images")); err != nil {
 		return nil, err
 	}
 	if err := Init(filepath.Join(root, "pods")); err != nil {

@@ -126,11 +126,7 @@ func newImageListCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			images, err := h.images.List(cmd.Context())
-			if err != nil {
-				return err
-			}
-			damaged, err := h.images.Damaged(cmd.Context())
+			images, damaged, err := h.images.ListAll(cmd.Context())
 			if err != nil {
 				return err
 			}

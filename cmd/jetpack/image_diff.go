@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"strconv"
 	"strings"
 	"unicode"
@@ -63,27 +62,13 @@ func imageDiff(ctx context.Context, h *host, images []*image.Image) ([]storage.C
 		return h.driver.Diff(ctx, image.Tree(images[0].ID))
 	}
 	var changes []storage.Change
-	err := withRoot(ctx, h, images[0], func(a string) error {
-		return withRoot(ctx, h, images[1], func(b string) (err error) {
+	err := h.images.WithRoot(ctx, images[0], func(a string) error {
+		return h.images.WithRoot(ctx, images[1], func(b string) (err error) {
 			changes, err = treecmp.Compare(ctx, a, b, treecmp.IgnoreTimes)
 			return err
 		})
 	})
 	return changes, err
-}
-
-// withRoot gives do a directory with an image's root: that of a clone, since nobody
-// counts who else has the image's own tree mounted.
-func withRoot(ctx context.Context, h *host, img *image.Image, do func(root string) error) (err error) {
-	d, err := h.images.Begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, d.Discard(ctx)) }()
-	if err := d.MakeRoot(ctx, img, 0); err != nil {
-		return err
-	}
-	return do(d.Root)
 }
 
 var changeLetters = map[storage.ChangeKind]string{storage.Added: "A", storage.Modified: "M", storage.Deleted: "D"}

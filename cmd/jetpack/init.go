@@ -38,7 +38,7 @@ func (c *cli) runInit(ctx context.Context) error {
 	if _, err := platform.Storage(c.cfg.Root, root); err != nil {
 		return err
 	}
-	mended, err := image.Repair(ctx, imagesDir(c.cfg.Root))
+	mended, err := image.Init(ctx, imagesDir(c.cfg.Root))
 	if err != nil {
 		return err
 	}

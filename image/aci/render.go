@@ -109,16 +109,12 @@ func Verify(ctx context.Context, s *image.Store, img *image.Image, l layer.Limit
 	if _, err := render(ctx, s, fresh, archive, img.Parsed(), dependencies, l); err != nil {
 		return nil, err
 	}
-	// A clone of its own, so that no other command can unmount it.
-	kept, err := s.Begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, kept.Discard(ctx)) }()
-	if err := kept.MakeRoot(ctx, img, 0); err != nil {
-		return nil, err
-	}
-	return treecmp.Compare(ctx, fresh.Root, kept.Root)
+	var changes []storage.Change
+	err = s.WithRoot(ctx, img, func(kept string) (err error) {
+		changes, err = treecmp.Compare(ctx, fresh.Root, kept)
+		return err
+	})
+	return changes, err
 }
 
 func checkContent(ctx context.Context, img *image.Image, archive io.Reader, l layer.Limits) (err error) {

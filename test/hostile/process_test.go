@@ -200,7 +200,7 @@ func openPlace(o order) (*place, error) {
 	if p.store, err = image.Open(dir, p.driver); !errors.Is(err, image.ErrNotInitialized) {
 		return p, err
 	}
-	if err := image.Init(dir); err != nil {
+	if _, err := image.Init(context.Background(), dir); err != nil {
 		return nil, err
 	}
 	if p.store, err = image.Open(dir, p.driver); err != nil {

@@ -74,7 +74,7 @@ func newWorld(t testing.TB, b backend) *world {
 	dir := scratch(t)
 	driver := b.open(t, filepath.Join(dir, "trees"))
 	images := filepath.Join(dir, "images")
-	if err := image.Init(images); err != nil {
+	if _, err := image.Init(t.Context(), images); err != nil {
 		t.Fatal(err)
 	}
 	store, err := image.Open(images, driver)
