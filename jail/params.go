@@ -258,6 +258,18 @@ func annotationParam(name, text string) (Param, error) {
 	return permissions[i].flag(text == "true"), nil
 }
 
+// devfsAnnotation gives a pod another devfs(8) rule set than the configured one.
+const devfsAnnotation = "jetpack/devfs-ruleset"
+
+// Info is what the engine says of itself (sandbox.Engine). Processes of a pod other
+// than those that were started in it go on when the owner dies, until Destroy.
+func Info() sandbox.Info {
+	return sandbox.Info{
+		Name: "jail", Isolates: true, HostNetwork: true, PrivateNetwork: true, Terminal: true,
+		Emulates: []string{"linux"}, Annotations: []string{devfsAnnotation, annotationPrefix},
+	}
+}
+
 // jailName is the name of a pod's jail. It has no dot, which would make it the
 // child of another jail (jail(8)), and no colon, which separates the fields of
 // rules for rctl(8).
@@ -269,11 +281,11 @@ func AppRoot(path, app string) string { return filepath.Join(path, app) }
 
 // Params gives the parameters that create a pod's jail, in a fixed order.
 //
-// A pod with NetworkHost has the host's addresses. One with NetworkNone has
-// opts.Addresses and no others, or, if there are none, no IPv4 and no IPv6 at
-// all, not even a loopback. Addresses bound what a pod can listen on and be seen
-// as, not what it can connect to: every address of the host stays within reach
-// unless a packet filter says otherwise.
+// A pod with NetworkHost has the host's addresses, one with NetworkPrivate
+// opts.Addresses and no others: they bound what it can listen on and be seen as,
+// not what it can connect to: every address of the host stays within reach unless
+// a packet filter says otherwise. One with NetworkNone has a network stack of its
+// own (vnet(9)), whose loopback interface is yet to be turned on.
 func Params(pod sandbox.Pod, opts Options) ([]Param, error) {
 	ps, err := params(pod, opts)
 	if err != nil {
@@ -307,7 +319,7 @@ func params(pod sandbox.Pod, opts Options) ([]Param, error) {
 	if opts.OSRelease != "" {
 		ps = append(ps, Param{"osrelease", opts.OSRelease})
 	}
-	addrs, err := network(pod.Network, opts.Addresses)
+	addrs, err := addressing(pod.Network, opts.Addresses)
 	if err != nil {
 		return nil, err
 	}
@@ -369,16 +381,21 @@ func permit(opts Options, set map[string]bool) ([]Param, error) {
 	return flags, nil
 }
 
-// network gives the parameters for addresses. ip4 and ip6 are always given, so
-// that nothing depends on the kernel's default.
-func network(n sandbox.Network, addrs []netip.Addr) ([]Param, error) {
+// addressing gives the parameters for the network. ip4 and ip6 are always given but
+// to a pod with a network stack of its own, so that nothing depends on the kernel's
+// default.
+func addressing(n sandbox.Network, addrs []netip.Addr) ([]Param, error) {
 	switch {
-	case n == sandbox.NetworkHost && len(addrs) > 0:
-		return nil, errors.New("a pod in the host's network has no addresses of its own")
+	case n != sandbox.NetworkPrivate && len(addrs) > 0:
+		return nil, fmt.Errorf("a pod with network %s has no addresses of its own", n)
 	case n == sandbox.NetworkHost:
 		return []Param{{"ip4", sysInherit}, {"ip6", sysInherit}}, nil
-	case n != sandbox.NetworkNone:
+	case n == sandbox.NetworkNone:
+		return []Param{{"vnet", sysNew}}, nil
+	case n != sandbox.NetworkPrivate:
 		return nil, fmt.Errorf("unknown network %q", n)
+	case len(addrs) == 0:
+		return nil, errors.New("a pod with a private network needs an address")
 	}
 	var v4, v6 []netip.Addr
 	for i, a := range addrs {
@@ -442,6 +459,30 @@ func checkOSRelease(s string) error {
 		return fmt.Errorf("%q is not an osrelease such as 14.3-RELEASE", s)
 	}
 	return nil
+}
+
+// release splits what an osrelease begins with: "14.3-RELEASE-p1" is 14 and 3.
+func release(s string) (major, minor int) {
+	number, _, _ := strings.Cut(s, "-")
+	first, second, _ := strings.Cut(number, ".")
+	major, _ = strconv.Atoi(first) // 0 is older than all
+	minor, _ = strconv.Atoi(second)
+	return major, minor
+}
+
+// newerThan compares releases of FreeBSD by their numbers; "" is older than all.
+func newerThan(a, b string) bool {
+	aMajor, aMinor := release(a)
+	bMajor, bMinor := release(b)
+	return aMajor > bMajor || aMajor == bMajor && aMinor > bMinor
+}
+
+// osRelease is kern.osrelease of a release: that of "14.3" is "14.3-RELEASE".
+func osRelease(version string) string {
+	if strings.Contains(version, "-") {
+		return version
+	}
+	return version + "-RELEASE"
 }
 
 // checkPath accepts an absolute path in its shortest form, but not "/".

@@ -62,7 +62,7 @@ const (
 	identity = "name=jetpack-" + podID + " path=" + jailDir + " host.hostname=web host.hostuuid=" + podID + " persist children.max=0"
 	strict   = " securelevel=2 enforce_statfs=2 devfs_ruleset=4242"
 	sysVIPC  = " sysvmsg=1 sysvsem=1 sysvshm=1"
-	noNet    = " ip4=0 ip6=0"
+	noNet    = " vnet=1"
 	allow    = " allow.nomount allow.noadjtime allow.nochflags allow.noextattr allow.nomlock allow.noquotas" +
 		" allow.noraw_sockets allow.noread_msgbuf allow.reserved_ports allow.norouting allow.noset_hostname" +
 		" allow.nosetaudit allow.nosettime allow.nosocket_af allow.suser" +
@@ -88,12 +88,15 @@ func TestParams(t *testing.T) {
 			p.Network = sandbox.NetworkHost
 		}, identity + strict + sysVIPC + " ip4=2 ip6=2" + allow},
 		{"loopback alias", func(p *sandbox.Pod, o *Options) {
+			p.Network = sandbox.NetworkPrivate
 			o.Addresses = addrs("127.1.0.7")
 		}, identity + strict + sysVIPC + " ip4=1 ip4.addr=[127.1.0.7] ip6=0" + allow},
 		{"IPv6 alone", func(p *sandbox.Pod, o *Options) {
+			p.Network = sandbox.NetworkPrivate
 			o.Addresses = addrs("fd00::7")
 		}, identity + strict + sysVIPC + " ip4=0 ip6=1 ip6.addr=[fd00::7]" + allow},
 		{"addresses keep their order by family", func(p *sandbox.Pod, o *Options) {
+			p.Network = sandbox.NetworkPrivate
 			o.Addresses = addrs("10.0.0.9", "fd00::9", "10.0.0.1", "fd00::1")
 		}, identity + strict + sysVIPC + " ip4=1 ip4.addr=[10.0.0.9 10.0.0.1] ip6=1 ip6.addr=[fd00::9 fd00::1]" + allow},
 		{"two apps are one jail", func(p *sandbox.Pod, o *Options) {
@@ -173,7 +176,7 @@ func TestParamsErrors(t *testing.T) {
 		return func(_ *sandbox.Pod, o *Options) { o.Allow = []string{name} }
 	}
 	address := func(a ...netip.Addr) func(*sandbox.Pod, *Options) {
-		return func(_ *sandbox.Pod, o *Options) { o.Addresses = a }
+		return func(p *sandbox.Pod, o *Options) { p.Network, o.Addresses = sandbox.NetworkPrivate, a }
 	}
 	var many []netip.Addr
 	for a := netip.MustParseAddr("10.0.0.1"); len(many) < 256; a = a.Next() {
@@ -209,6 +212,8 @@ func TestParamsErrors(t *testing.T) {
 		{"osrelease too long", func(_ *sandbox.Pod, o *Options) { o.OSRelease = "14.3-" + strings.Repeat("A", 26) }, "osrelease"},
 		{"no network", func(p *sandbox.Pod, _ *Options) { p.Network = "" }, "unknown network"},
 		{"host network with addresses", func(p *sandbox.Pod, o *Options) { p.Network, o.Addresses = sandbox.NetworkHost, addrs("10.0.0.1") }, "no addresses of its own"},
+		{"own network with addresses", func(_ *sandbox.Pod, o *Options) { o.Addresses = addrs("10.0.0.1") }, "no addresses of its own"},
+		{"private network without an address", func(p *sandbox.Pod, _ *Options) { p.Network = sandbox.NetworkPrivate }, "needs an address"},
 		{"same address twice", address(addrs("10.0.0.1", "10.0.0.2", "10.0.0.1")...), "given twice"},
 		{"no address", address(netip.Addr{}), "not an address"},
 		{"any IPv4 address", address(addrs("0.0.0.0")...), "not an address"},
@@ -256,6 +261,59 @@ func TestParamsErrors(t *testing.T) {
 				t.Errorf("error %q, want one line with %q", err, tt.want)
 			}
 		})
+	}
+}
+
+func TestReleases(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		want bool
+	}{
+		{"14.3", "13.2-RELEASE-p4", true},
+		{"13.3-RELEASE", "13.2-RELEASE", true},
+		{"13.10", "13.9", true},
+		{"13.2-RELEASE-p9", "13.2-RELEASE", false},
+		{"13.1", "13.2-RELEASE", false},
+		{"9.9", "13.2-RELEASE", false},
+		{"", "13.2-RELEASE", false},
+		{"13.2", "", true},
+		{"nonsense", "13.2", false},
+	} {
+		if got := newerThan(tt.a, tt.b); got != tt.want {
+			t.Errorf("newerThan(%q, %q) = %v", tt.a, tt.b, got)
+		}
+	}
+	for version, want := range map[string]string{"14.3": "14.3-RELEASE", "13.5-STABLE": "13.5-STABLE"} {
+		if got := osRelease(version); got != want || checkOSRelease(got) != nil {
+			t.Errorf("osRelease(%q) = %q, want %q", version, got, want)
+		}
+	}
+}
+
+func TestRuleMarshal(t *testing.T) {
+	b, err := rule{path: "pts/*"}.marshal(5000, 300)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := make([]byte, 236)
+	put := func(offset int, v uint32) { binary.NativeEndian.PutUint32(want[offset:], v) }
+	put(0, 0xdb0a087a)
+	put(4, 5000<<16|300)
+	put(8, 2)
+	copy(want[16:], "pts/*")
+	put(216, 1)
+	put(220, 2)
+	if !bytes.Equal(b, want) {
+		t.Errorf("got %x, want %x", b, want)
+	}
+	if ruleSet(b) != 5000 {
+		t.Errorf("rule set %d", ruleSet(b))
+	}
+	if _, err := (rule{path: strings.Repeat("x", 200)}).marshal(1, 1); err == nil {
+		t.Error("a pattern without room for its end")
+	}
+	if !devices[0].hide || devices[0].path != "" {
+		t.Error("the rules do not begin with hiding everything")
 	}
 }
 
@@ -522,7 +580,7 @@ func TestInputsUnchanged(t *testing.T) {
 	change := func(p *sandbox.Pod, o *Options) {
 		mounting(sandbox.Mount{Source: "/b", Target: "/b"}, sandbox.Mount{Source: "/a", Target: "/a", Recursive: true})(p, o)
 		o.HostMounts = []HostMount{{"/b/z", "zfs"}, {"/a/z", "zfs"}}
-		o.Addresses = addrs("10.0.0.2", "10.0.0.1")
+		p.Network, o.Addresses = sandbox.NetworkPrivate, addrs("10.0.0.2", "10.0.0.1")
 	}
 	pod, opts := with(change)
 	if _, err := Params(pod, opts); err != nil {
@@ -542,7 +600,7 @@ func checkParams(t *testing.T, ps []Param) {
 	t.Helper()
 	seen := make(map[string]bool)
 	for _, p := range ps {
-		for _, never := range []string{"allow.mount", "exec.", "mount.", "command", "vnet", "allow.sysvipc", "allow.vmm", "allow.nfsd", "allow.dying"} {
+		for _, never := range []string{"allow.mount", "exec.", "mount.", "command", "vnet.", "allow.sysvipc", "allow.vmm", "allow.nfsd", "allow.dying"} {
 			if strings.HasPrefix(p.Name, never) {
 				t.Errorf("parameter %s", p.Name)
 			}

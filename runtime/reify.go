@@ -99,7 +99,8 @@ var noEffect = regexp.MustCompile(`^(ip-address|jetpack/devfs-ruleset|jetpack/ja
 // checkAnnotations tells which annotations have no effect; strict refuses them.
 func (r *Runtime) checkAnnotations(m *schema.PodManifest, strict bool) error {
 	for _, a := range m.Annotations {
-		if !noEffect.MatchString(a.Name.String()) {
+		name := a.Name.String()
+		if !noEffect.MatchString(name) || r.heeds(name) {
 			continue
 		}
 		if strict {
@@ -108,6 +109,12 @@ func (r *Runtime) checkAnnotations(m *schema.PodManifest, strict bool) error {
 		r.Notice(fmt.Sprintf("annotation %s has no effect", a.Name))
 	}
 	return nil
+}
+
+func (r *Runtime) heeds(annotation string) bool {
+	return slices.ContainsFunc(r.Engine.Info().Annotations, func(known string) bool {
+		return annotation == known || strings.HasSuffix(known, "/") && strings.HasPrefix(annotation, known)
+	})
 }
 
 // resolve finds the image of an app, and writes its ID into the manifest.
@@ -174,7 +181,7 @@ func (r *Runtime) checkApp(app *schema.RuntimeApp, img *image.Image, strict bool
 	if len(app.Name) > maxName {
 		return fmt.Errorf("%w: app name %q is longer than %d characters", ErrInvalid, app.Name, maxName)
 	}
-	if os := img.Label("os"); os != "" && os != r.OS {
+	if os := img.Label("os"); os != "" && os != r.OS && !slices.Contains(r.Engine.Info().Emulates, os) {
 		return fmt.Errorf("app %s: %w: image %s is for %s, this host is %s", app.Name, ErrInvalid, img.Name(), os, r.OS)
 	}
 	if arch := img.Label("arch"); arch != "" && arch != r.Arch {

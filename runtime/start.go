@@ -66,8 +66,8 @@ func (r *Runtime) prepare(ctx context.Context, m *schema.PodManifest, o Options,
 	if err != nil {
 		return nil, nil, err
 	}
-	if o.Network == sandbox.NetworkHost && !r.Engine.Info().HostNetwork {
-		return nil, nil, fmt.Errorf("network host: %w", sandbox.ErrUnsupported)
+	if err := r.Engine.Check(ctx, isolation(m, images, o.Network)); err != nil {
+		return nil, nil, err
 	}
 	if len(o.Terminal) > 1 {
 		return nil, nil, fmt.Errorf("%w: only one app of a pod can have the terminal", ErrInvalid)
@@ -99,6 +99,24 @@ func (r *Runtime) stillThere(ctx context.Context, m *schema.PodManifest, images 
 		}
 	}
 	return r.namedExist(ctx, m)
+}
+
+// osVersion is the label that says which release of its system an image expects;
+// OCI images have a property of that name.
+const osVersion = "os.version"
+
+// isolation is what the engine is asked for, without what exists only later.
+func isolation(m *schema.PodManifest, images []*image.Image, network sandbox.Network) sandbox.Pod {
+	pod := sandbox.Pod{Network: network, Annotations: map[string]string{}}
+	for _, a := range m.Annotations {
+		pod.Annotations[a.Name.String()] = a.Value
+	}
+	for i, app := range m.Apps {
+		pod.Apps = append(pod.Apps, sandbox.App{
+			Name: app.Name.String(), OS: images[i].Label("os"), OSVersion: images[i].Label(osVersion),
+		})
+	}
+	return pod
 }
 
 // app is an app about to run.
@@ -151,9 +169,11 @@ func (p *Pod) start(ctx context.Context, images []*image.Image, stdio IO) (_ *Ru
 	if err != nil {
 		return nil, err
 	}
-	pod := sandbox.Pod{ID: p.UUID, Hostname: p.Hostname(), Network: p.Options.Network}
-	for _, a := range apps {
-		pod.Apps = append(pod.Apps, sandbox.App{Name: a.name, Root: a.root, ReadOnly: a.readOnly, Mounts: a.mounts})
+	pod := isolation(p.Manifest, images, p.Options.Network)
+	pod.ID, pod.Hostname = p.UUID, p.Hostname()
+	for i, a := range apps {
+		app := &pod.Apps[i]
+		app.Root, app.ReadOnly, app.Mounts = a.root, a.readOnly, a.mounts
 	}
 	run, err := p.newRun(stdio, apps)
 	if err != nil {
@@ -267,8 +287,8 @@ func (a *app) event(name string) types.Exec {
 	return nil
 }
 
-// writeEtc gives an image with an /etc the hosts file it lacks, and with the host's
-// network its resolver; files of the image's own stay (appc spec, "Networking").
+// writeEtc gives an image with an /etc the hosts file it lacks, and unless it
+// has no network the host's resolver; files of the image's own stay (appc spec, "Networking").
 func (p *Pod) writeEtc(root *inroot.Root) error {
 	st, err := root.Lstat("/etc")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -281,7 +301,7 @@ func (p *Pod) writeEtc(root *inroot.Root) error {
 	if err := p.writeMissing(root, "/etc/hosts", []byte(hosts)); err != nil {
 		return err
 	}
-	if p.Options.Network != sandbox.NetworkHost {
+	if p.Options.Network == sandbox.NetworkNone {
 		return nil
 	}
 	resolv, err := os.ReadFile("/etc/resolv.conf")

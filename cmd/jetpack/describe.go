@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/appc/spec/schema"
@@ -18,7 +19,7 @@ import (
 
 // describe turns a command line into a pod manifest and what is kept beside it.
 func (c *cli) describe(ctx context.Context, h *host, rt *runtime.Runtime, o *podOptions, args []string) (*schema.PodManifest, runtime.Options, error) {
-	po := runtime.Options{Name: o.name, Hostname: o.hostname, Network: sandbox.Network(o.network), KeepRootfs: o.keepRootfs}
+	po := runtime.Options{Name: o.name, Hostname: o.hostname, Network: o.networkOn(rt.Engine), KeepRootfs: o.keepRootfs}
 	if err := o.check(); err != nil {
 		return nil, po, err
 	}
@@ -47,13 +48,25 @@ func (c *cli) describe(ctx context.Context, h *host, rt *runtime.Runtime, o *pod
 }
 
 func (o *podOptions) check() error {
-	if o.network != string(sandbox.NetworkNone) && o.network != string(sandbox.NetworkHost) {
-		return usagef("--net %q: want none or host", o.network)
+	known := []sandbox.Network{"", sandbox.NetworkPrivate, sandbox.NetworkNone, sandbox.NetworkHost}
+	if !slices.Contains(known, sandbox.Network(o.network)) {
+		return usagef("--net %q: want private, none or host", o.network)
 	}
 	if o.hostname != "" && !runtime.ValidHostname(o.hostname) {
 		return usagef("--hostname %q: want letters, digits, dots and hyphens", o.hostname)
 	}
 	return o.waived.check()
+}
+
+// networkOn is the network of the pod: where there is a choice, one of its own.
+func (o *podOptions) networkOn(engine sandbox.Engine) sandbox.Network {
+	switch {
+	case o.network != "":
+		return sandbox.Network(o.network)
+	case engine.Info().PrivateNetwork:
+		return sandbox.NetworkPrivate
+	}
+	return sandbox.NetworkNone
 }
 
 func annotation(kv string) (types.ACIdentifier, string, error) {

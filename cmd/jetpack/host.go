@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/internal/platform"
@@ -59,7 +60,7 @@ func (c *cli) pods() (*host, *runtime.Runtime, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	engine, err := platform.Engine(c.cfg.Root, h.root, c.cfg.LinuxRuntime)
+	engine, err := platform.Engine(c.cfg.Root, h.root, c.engineConfig())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -68,6 +69,16 @@ func (c *cli) pods() (*host, *runtime.Runtime, error) {
 		return nil, nil, err
 	}
 	return h, rt, nil
+}
+
+func (c *cli) engineConfig() platform.EngineConfig {
+	cfg := platform.EngineConfig{
+		Runtime: c.cfg.LinuxRuntime, Interface: c.cfg.FreeBSDInterface, Ruleset: c.cfg.FreeBSDRuleset,
+	}
+	if c.cfg.FreeBSDAllow != "none" {
+		cfg.Allow = strings.Fields(c.cfg.FreeBSDAllow)
+	}
+	return cfg
 }
 
 // runtime is the pods of a root; without an engine, for reading only.

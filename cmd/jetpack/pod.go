@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/jetpack-run/jetpack/internal/manifest"
+	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/internal/storage"
 	"github.com/jetpack-run/jetpack/runtime"
 )
@@ -32,7 +33,8 @@ type podView struct {
 	Status     runtime.Phase   `json:"status" doc:"embryo, prepared, running, exited, crashed, garbage or damaged"`
 	ExitCode   *int            `json:"exitCode" doc:"the first of its apps' that is not 0" null:"until it has ended, and if it is damaged"`
 	Hostname   string          `json:"hostname" doc:"host name"`
-	Network    string          `json:"network" doc:"none or host; empty for an embryo, and for a damaged pod of which that is not known, like name and apps"`
+	Network    string          `json:"network" doc:"private, none or host; empty for an embryo, and for a damaged pod of which that is not known, like name and apps"`
+	Addresses  []string        `json:"addresses" doc:"what it is reached at; empty unless it runs in a private network"`
 	KeepRootfs bool            `json:"keepRootfs" doc:"a start goes on with the roots as they were left"`
 	Created    time.Time       `json:"created" doc:"when it was made; for an embryo, and for a damaged pod of which that is not known, when its directory last changed"`
 	Started    *time.Time      `json:"started" doc:"when it was last started" null:"if never"`
@@ -54,7 +56,7 @@ type podAppView struct {
 func viewPod(p runtime.Info) podView {
 	v := podView{
 		ID: p.UUID, Name: p.Options.Name, Status: p.State.Phase, Hostname: p.Hostname(),
-		Network: string(p.Options.Network), KeepRootfs: p.Options.KeepRootfs, Created: p.Options.Created, Apps: []podAppView{},
+		Network: string(p.Options.Network), KeepRootfs: p.Options.KeepRootfs, Created: p.Options.Created, Apps: []podAppView{}, Addresses: []string{},
 		Started: timeOrNull(p.State.Started), Ended: timeOrNull(p.State.Ended),
 	}
 	if p.State.Phase == runtime.Exited {
@@ -77,6 +79,21 @@ func viewPod(p runtime.Info) podView {
 	return v
 }
 
+// addAddresses adds those of a pod that runs; one that has just ended has none.
+func (v *podView) addAddresses(ctx context.Context, rt *runtime.Runtime) error {
+	if v.Status != runtime.Running {
+		return nil
+	}
+	addrs, err := rt.Engine.Addresses(ctx, v.ID)
+	for _, a := range addrs {
+		v.Addresses = append(v.Addresses, a.String())
+	}
+	if errors.Is(err, sandbox.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
 func timeOrNull(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
@@ -92,17 +109,20 @@ func newPodListCommand(c *cli) *cobra.Command {
 		Short:   "List pods",
 		Args:    exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			h, err := c.open()
+			_, rt, err := c.pods()
 			if err != nil {
 				return err
 			}
-			pods, err := c.runtime(h, nil).List(cmd.Context())
+			pods, err := rt.List(cmd.Context())
 			if err != nil {
 				return err
 			}
 			rows := make([]row, len(pods))
 			for i, p := range pods {
 				v := viewPod(p)
+				if err := v.addAddresses(cmd.Context(), rt); err != nil {
+					return err
+				}
 				apps, exit := "", "-"
 				for j, a := range v.Apps {
 					if j > 0 {
@@ -136,8 +156,11 @@ func newPodInspectCommand(c *cli) *cobra.Command {
 		Args:  some("POD..."),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			views := []podView{}
-			err := c.eachPodInfo(cmd.Context(), args, func(p runtime.Info) error {
+			err := c.eachPodInfo(cmd.Context(), args, func(rt *runtime.Runtime, p runtime.Info) error {
 				v := viewPod(p)
+				if err := v.addAddresses(cmd.Context(), rt); err != nil {
+					return err
+				}
 				if p.Manifest != nil {
 					raw, err := manifest.MarshalPod(p.Manifest)
 					if err != nil {
@@ -156,12 +179,11 @@ func newPodInspectCommand(c *cli) *cobra.Command {
 	}
 }
 
-func (c *cli) eachPodInfo(ctx context.Context, names []string, do func(runtime.Info) error) error {
-	h, err := c.open()
+func (c *cli) eachPodInfo(ctx context.Context, names []string, do func(*runtime.Runtime, runtime.Info) error) error {
+	_, rt, err := c.pods()
 	if err != nil {
 		return err
 	}
-	rt := c.runtime(h, nil)
 	for _, name := range names {
 		id, err := rt.Find(ctx, name)
 		if err != nil {
@@ -171,7 +193,7 @@ func (c *cli) eachPodInfo(ctx context.Context, names []string, do func(runtime.I
 		if err != nil {
 			return err
 		}
-		if err := do(p); err != nil {
+		if err := do(rt, p); err != nil {
 			return err
 		}
 	}
@@ -184,7 +206,7 @@ func newPodManifestCommand(c *cli) *cobra.Command {
 		Short: "Print a pod's reified manifest",
 		Args:  exactly(1, "one POD"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.eachPodInfo(cmd.Context(), args, func(p runtime.Info) error {
+			return c.eachPodInfo(cmd.Context(), args, func(_ *runtime.Runtime, p runtime.Info) error {
 				raw, err := manifest.MarshalPod(p.Manifest)
 				if err != nil {
 					return err

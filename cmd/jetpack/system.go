@@ -89,7 +89,7 @@ func (c *cli) systemInfo(ctx context.Context) (systemInfo, error) {
 		return info, err
 	}
 	info.Images, info.Pods = len(images), len(pods)
-	engine, err := platform.Engine(c.cfg.Root, h.root, c.cfg.LinuxRuntime)
+	engine, err := platform.Engine(c.cfg.Root, h.root, c.engineConfig())
 	if err != nil {
 		c.warn(err.Error())
 		return info, nil

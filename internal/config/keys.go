@@ -32,9 +32,14 @@ type Key struct {
 
 // Config holds the values that jetpack runs with.
 type Config struct {
-	Root            string        // root
-	StorageDriver   string        // storage.driver
-	LinuxRuntime    string        // linux.runtime
+	Root          string // root
+	StorageDriver string // storage.driver
+	LinuxRuntime  string // linux.runtime
+
+	FreeBSDInterface string // freebsd.interface
+	FreeBSDRuleset   int64  // freebsd.devfs-ruleset
+	FreeBSDAllow     string // freebsd.allow
+
 	ImageMaxSize    int64         // image.max-size, bytes
 	ImageMaxEntries int64         // image.max-entries
 	PodStopGrace    time.Duration // pod.stop-grace
@@ -62,6 +67,21 @@ func Keys() []Key {
 			Name: "linux.runtime", Type: String, Default: "runc",
 			Doc:   "The OCI runtime that isolates pods on Linux: a command to be found in PATH, or an absolute file name.",
 			field: func(c *Config) any { return &c.LinuxRuntime },
+		},
+		{
+			Name: "freebsd.interface", Type: String, Default: "lo1",
+			Doc:   "The interface that pods get addresses of, as aliases, on FreeBSD. It has a network that is theirs: make it with 'ifconfig lo1 create inet 172.23.0.1/16', or with cloned_interfaces and ifconfig_lo1 in rc.conf(5).",
+			field: func(c *Config) any { return &c.FreeBSDInterface },
+		},
+		{
+			Name: "freebsd.devfs-ruleset", Type: Integer, Default: "5470",
+			Doc:   "The devfs(8) rule set, 1 to 65535, that decides what is in /dev of pods on FreeBSD. One without rules gets those that every program needs, and no more. The pod's annotation jetpack/devfs-ruleset names another one.",
+			field: func(c *Config) any { return &c.FreeBSDRuleset },
+		},
+		{
+			Name: "freebsd.allow", Type: String, Default: "none",
+			Doc:   "What all pods on FreeBSD may do beyond the default: permissions of jail(8), separated by blanks, such as \"allow.raw_sockets allow.mlock\", or none. Never allow.mount and what is below it.",
+			field: func(c *Config) any { return &c.FreeBSDAllow },
 		},
 		{
 			Name: "image.max-size", Type: Size, Default: "64G",

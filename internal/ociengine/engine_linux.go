@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -80,19 +81,24 @@ func (e *Engine) RuntimeVersion(ctx context.Context) (string, error) {
 	return string(line), nil
 }
 
+// Check implements sandbox.Engine.
+func (e *Engine) Check(_ context.Context, spec sandbox.Pod) error {
+	if spec.Network != sandbox.NetworkNone && spec.Network != sandbox.NetworkHost {
+		return fmt.Errorf("network %q: %w", spec.Network, sandbox.ErrUnsupported)
+	}
+	if _, err := exec.LookPath(e.cfg.Runtime); err != nil {
+		return fmt.Errorf("%s not found in PATH: install %[1]s, or set linux.runtime", e.cfg.Runtime)
+	}
+	return nil
+}
+
 // Create implements sandbox.Engine.
 func (e *Engine) Create(ctx context.Context, spec sandbox.Pod) (err error) {
 	dir, err := e.podDir(spec.ID)
 	if err != nil {
 		return err
 	}
-	if spec.Network != sandbox.NetworkNone && spec.Network != sandbox.NetworkHost {
-		return fmt.Errorf("create pod %s: network %q: %w", spec.ID, spec.Network, sandbox.ErrUnsupported)
-	}
-	if _, err := exec.LookPath(e.cfg.Runtime); err != nil {
-		return fmt.Errorf("%s not found in PATH: install %[1]s, or set linux.runtime", e.cfg.Runtime)
-	}
-	if err := errors.Join(ctx.Err(), e.own()); err != nil {
+	if err := errors.Join(ctx.Err(), e.Check(ctx, spec), e.own()); err != nil {
 		return fmt.Errorf("create pod %s: %w", spec.ID, err)
 	}
 	err = os.Mkdir(dir, 0o700)
@@ -153,6 +159,20 @@ func (e *Engine) forget(podID string) {
 	if p != nil {
 		p.release()
 	}
+}
+
+// Addresses implements sandbox.Engine. No pod has any of its own here yet.
+func (e *Engine) Addresses(_ context.Context, podID string) ([]netip.Addr, error) {
+	dir, err := e.podDir(podID)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("addresses of pod %s: %w", podID, sandbox.ErrNotFound)
+	} else if err != nil {
+		return nil, err
+	}
+	return nil, nil
 }
 
 // List implements sandbox.Engine.

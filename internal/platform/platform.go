@@ -28,13 +28,8 @@ import (
 	"github.com/jetpack-run/jetpack/internal/storage"
 )
 
-// Sentinels of this package, wrapped with the root.
-var (
-	// ErrNotInitialized: the root has not been made by Init.
-	ErrNotInitialized = errors.New("not initialized")
-	// ErrNoEngine: nothing on this platform can isolate pods yet.
-	ErrNoEngine = errors.New("running pods is not supported on this platform")
-)
+// ErrNotInitialized says that the root has not been made by Init.
+var ErrNotInitialized = errors.New("not initialized")
 
 // OS and Arch are this host's, in the appc spec's words.
 func OS() string { return goruntime.GOOS }
@@ -162,10 +157,20 @@ func Storage(dir string, root Root) (storage.Driver, error) {
 	return openStorage(root.Storage, storageDir(dir))
 }
 
-// Engine gives the sandbox engine of a root; runtime names the OCI runtime where
-// one is used. Errors: ErrNoEngine.
-func Engine(dir string, root Root, runtime string) (sandbox.Engine, error) {
-	return newEngine(filepath.Join(dir, "run"), root.ID, runtime)
+// EngineConfig is what the configuration says of the sandbox engine; each platform
+// reads its part.
+type EngineConfig struct {
+	// Runtime names the OCI runtime (Linux).
+	Runtime string
+	// Interface, Ruleset and Allow are for jails (FreeBSD): see jail.Config.
+	Interface string
+	Ruleset   int64
+	Allow     []string
+}
+
+// Engine gives the sandbox engine of a root.
+func Engine(dir string, root Root, cfg EngineConfig) (sandbox.Engine, error) {
+	return newEngine(filepath.Join(dir, "run"), root.ID, cfg)
 }
 
 func openPlain(dir string) (storage.Driver, error) { return plaindir.Open(dir) }

@@ -14,6 +14,7 @@ import (
 	"github.com/jetpack-run/jetpack/internal/plaindir"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/internal/storage"
+	"github.com/jetpack-run/jetpack/jail"
 )
 
 func chooseStorage(dir, want string) (name, notice string, err error) {
@@ -43,8 +44,8 @@ func openStorage(name, dir string) (storage.Driver, error) {
 	return nil, fmt.Errorf("storage %s: no such driver on this platform", name)
 }
 
-func newEngine(dir, id, runtime string) (sandbox.Engine, error) {
-	return ociengine.New(ociengine.Config{Runtime: runtime, StateDir: dir, Scope: id})
+func newEngine(dir, id string, cfg EngineConfig) (sandbox.Engine, error) {
+	return ociengine.New(ociengine.Config{Runtime: cfg.Runtime, StateDir: dir, Scope: id})
 }
 
 // RuntimeVersion tells what isolates pods, for reports.
@@ -69,10 +70,10 @@ func RuntimeWarning(version string) string {
 	return fmt.Sprintf("runc %s is older than %s: make sure that your distribution has mended CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881 in it", v, safeRunc)
 }
 
-// Backends are all that this platform has, for the table of capabilities.
+// Backends are all that there are, for the table of capabilities.
 func Backends() ([]storage.Info, []sandbox.Info) {
 	return []storage.Info{(*overlay.Driver)(nil).Info(), (*plaindir.Driver)(nil).Info()},
-		[]sandbox.Info{(*ociengine.Engine)(nil).Info()}
+		[]sandbox.Info{(*ociengine.Engine)(nil).Info(), jail.Info()}
 }
 
 // BootID tells one boot of the host from the next (proc_sys_kernel(5)).

@@ -11,6 +11,7 @@ package sandbox
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -34,6 +35,8 @@ var (
 	// ErrBadRoot: the root has something else than a directory where the system is
 	// mounted (/dev, /proc, /sys).
 	ErrBadRoot = errors.New("unusable root")
+	// ErrBadPod: what the pod asks for is wrong wherever it would run.
+	ErrBadPod = errors.New("invalid pod")
 	// ErrUnsupported: the engine lacks the capability; Info says so beforehand.
 	ErrUnsupported = errors.New("not supported by this engine")
 	// ErrExited: the process to be signalled has ended.
@@ -50,11 +53,16 @@ type Engine interface {
 	// Info names the engine and declares what it can do. It is constant.
 	Info() Info
 
+	// Check says whether this host can isolate such a pod, before anything of it is
+	// made: roots and mounts need not exist yet. Errors: ErrUnsupported, ErrBadPod.
+	Check(ctx context.Context, pod Pod) error
+
 	// Create makes the isolation of a pod: its identity, network and mounts, but
 	// no process of an app. Roots exist, are mounted and on a writable file system,
 	// whatever App.ReadOnly says: the engine makes missing mount points of the
 	// system (/dev, /proc) in them. Targets of App.Mounts exist (runtime made them,
-	// inside the root). On error nothing is left. Errors: ErrExists, ErrUnsupported.
+	// inside the root). On error nothing is left. Errors: ErrExists, ErrBadRoot, and
+	// those of Check.
 	Create(ctx context.Context, pod Pod) error
 
 	// Start starts a process in an app and returns when it runs, or with the
@@ -71,6 +79,10 @@ type Engine interface {
 	// network, and leaves nothing, also for a pod half made or left by a crash. It is
 	// idempotent: a pod that does not exist is fine.
 	Destroy(ctx context.Context, podID string) error
+
+	// Addresses gives the addresses of a pod with NetworkPrivate; others have none.
+	// Errors: ErrNotFound.
+	Addresses(ctx context.Context, podID string) ([]netip.Addr, error)
 
 	// List gives the ids of all pods of which anything exists, sorted, so that
 	// they can be reconciled with what ought to exist.
@@ -100,8 +112,15 @@ type Info struct {
 	Isolates bool
 	// HostNetwork: Pod.Network may be NetworkHost.
 	HostNetwork bool
+	// PrivateNetwork: Pod.Network may be NetworkPrivate.
+	PrivateNetwork bool
 	// Terminal: Process.Terminal may be set.
 	Terminal bool
+	// Emulates are the operating systems, other than the host's, whose programs it
+	// may be able to run; Check tells whether it can.
+	Emulates []string
+	// Annotations are those of a pod that it heeds: names, or prefixes that end in a slash.
+	Annotations []string
 }
 
 // Network is what of the network a pod sees.
@@ -110,6 +129,8 @@ type Network string
 const (
 	// NetworkNone is a loopback interface of its own and nothing else.
 	NetworkNone Network = "none"
+	// NetworkPrivate is an address of the pod's own, which the host reaches.
+	NetworkPrivate Network = "private"
 	// NetworkHost is the host's network, unprotected.
 	NetworkHost Network = "host"
 )
@@ -120,6 +141,9 @@ type Pod struct {
 	Hostname string
 	Network  Network
 	Apps     []App
+	// Annotations are the operator's for the pod, never an image's. Those that mean
+	// nothing to an engine are none of its business.
+	Annotations map[string]string
 }
 
 // App is an app's file system.
@@ -128,6 +152,9 @@ type App struct {
 	Root     string // absolute directory on the host
 	ReadOnly bool   // the root refuses writes; mounts have their own switch
 	Mounts   []Mount
+	// OS is what the image is for, in the appc spec's words: "linux"; "" is the
+	// host's. OSVersion is the release that its programs expect, "14.3", or "".
+	OS, OSVersion string
 }
 
 // Mount binds a host directory or file into an app's root.

@@ -8,7 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -90,8 +93,79 @@ var podCases = []testCase{
 			t.Errorf("interfaces %+v, on the host %+v", pod, host)
 		}
 	}},
+	{"private network", privateNetwork, func(t *testing.T, s *setup) {
+		s.pod.Network = sandbox.NetworkPrivate
+		r := s.create(t).start(t, process("a", "listen", "0.0.0.0"))
+		var port int
+		r.next(t, &port)
+		addrs := s.addresses(t)
+		conn, err := net.Dial("tcp4", netip.AddrPortFrom(addrs[0], uint16(port)).String())
+		if err != nil {
+			t.Fatalf("the host does not reach the pod: %v", err)
+		}
+		defer conn.Close()
+		if got, err := io.ReadAll(conn); err != nil || string(got) != "hello" {
+			t.Errorf("heard %q, %v", got, err)
+		}
+	}},
+	{"loopback in a private network", privateNetwork, func(t *testing.T, s *setup) {
+		s.pod.Network = sandbox.NetworkPrivate
+		r := s.create(t).start(t, process("a", "listen"))
+		var port int
+		r.next(t, &port)
+		if got := string(s.succeed(t, process("b", "dial", strconv.Itoa(port))).stdout); got != "hello" {
+			t.Errorf("heard %q", got)
+		}
+	}},
+	{"private addresses are a pod's own", privateNetwork, func(t *testing.T, s *setup) {
+		s.pod.Network = sandbox.NetworkPrivate
+		const pods = 8
+		var group sync.WaitGroup
+		var mu sync.Mutex
+		owner := map[netip.Addr]string{}
+		for range pods {
+			one := *s
+			one.pod.ID = uuid.NewString()
+			group.Go(func() {
+				if err := s.engine.Create(t.Context(), one.pod); err != nil {
+					t.Errorf("Create: %v", err)
+					return
+				}
+				addrs, err := s.engine.Addresses(t.Context(), one.pod.ID)
+				if err != nil || len(addrs) == 0 {
+					t.Errorf("Addresses = %v, %v", addrs, err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				for _, a := range addrs {
+					if other := owner[a]; other != "" {
+						t.Errorf("%v is the address of %s and %s", a, other, one.pod.ID)
+					}
+					owner[a] = one.pod.ID
+				}
+			})
+			t.Cleanup(func() {
+				if err := s.engine.Destroy(context.Background(), one.pod.ID); err != nil {
+					t.Errorf("Destroy: %v", err)
+				}
+				one.nothingLeft(t)
+			})
+		}
+		group.Wait()
+	}},
+	{"no addresses without a private network", "", func(t *testing.T, s *setup) {
+		if addrs, err := s.create(t).engine.Addresses(t.Context(), s.pod.ID); err != nil || len(addrs) > 0 {
+			t.Errorf("Addresses = %v, %v", addrs, err)
+		}
+		if _, err := s.engine.Addresses(t.Context(), uuid.NewString()); !errors.Is(err, sandbox.ErrNotFound) {
+			t.Errorf("Addresses of no pod = %v", err)
+		}
+	}},
 	{"unknown network", "", func(t *testing.T, s *setup) {
 		s.pod.Network = "moon"
+		if err := s.engine.Check(t.Context(), s.pod); !errors.Is(err, sandbox.ErrUnsupported) {
+			t.Errorf("Check = %v", err)
+		}
 		if err := s.engine.Create(t.Context(), s.pod); !errors.Is(err, sandbox.ErrUnsupported) {
 			t.Errorf("Create = %v", err)
 		}
@@ -116,6 +190,16 @@ var podCases = []testCase{
 			return s.run(t, process("a", "kill", strconv.Itoa(pid), "0")).exit.Code != 0
 		})
 	}},
+}
+
+// addresses gives those of the pod, of which there must be some, IPv4 first.
+func (s *setup) addresses(t *testing.T) []netip.Addr {
+	t.Helper()
+	addrs, err := s.engine.Addresses(t.Context(), s.pod.ID)
+	if err != nil || len(addrs) == 0 || !addrs[0].Is4() {
+		t.Fatalf("Addresses = %v, %v", addrs, err)
+	}
+	return addrs
 }
 
 // other checks that a command fails in another pod at the same time.

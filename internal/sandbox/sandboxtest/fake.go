@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
 	"os"
 	"path"
 	"path/filepath"
@@ -42,6 +43,14 @@ type fakePod struct {
 // Info implements sandbox.Engine.
 func (e *fake) Info() sandbox.Info { return sandbox.Info{Name: "fake", DiesWithOwner: true} }
 
+// Check implements sandbox.Engine.
+func (e *fake) Check(_ context.Context, pod sandbox.Pod) error {
+	if pod.Network != sandbox.NetworkNone {
+		return fmt.Errorf("network %q: %w", pod.Network, sandbox.ErrUnsupported)
+	}
+	return nil
+}
+
 // Create implements sandbox.Engine.
 func (e *fake) Create(ctx context.Context, pod sandbox.Pod) error {
 	e.mu.Lock()
@@ -51,8 +60,9 @@ func (e *fake) Create(ctx context.Context, pod sandbox.Pod) error {
 		return fmt.Errorf("create pod %s: %w", pod.ID, ctx.Err())
 	case e.pods[pod.ID] != nil:
 		return fmt.Errorf("create pod %s: %w", pod.ID, sandbox.ErrExists)
-	case pod.Network != sandbox.NetworkNone:
-		return fmt.Errorf("create pod %s: network %q: %w", pod.ID, pod.Network, sandbox.ErrUnsupported)
+	}
+	if err := e.Check(ctx, pod); err != nil {
+		return fmt.Errorf("create pod %s: %w", pod.ID, err)
 	}
 	e.pods[pod.ID] = &fakePod{spec: pod}
 	return nil
@@ -105,6 +115,16 @@ func (e *fake) Destroy(_ context.Context, podID string) error {
 	}
 	delete(e.pods, podID)
 	return nil
+}
+
+// Addresses implements sandbox.Engine.
+func (e *fake) Addresses(_ context.Context, podID string) ([]netip.Addr, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.pods[podID] == nil {
+		return nil, fmt.Errorf("addresses of pod %s: %w", podID, sandbox.ErrNotFound)
+	}
+	return nil, nil
 }
 
 // List implements sandbox.Engine.

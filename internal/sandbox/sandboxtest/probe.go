@@ -6,9 +6,10 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/jetpack-run/jetpack/internal/testenv"
 )
 
 // ProbePath is where InstallProbe puts the probe program in a root.
@@ -20,13 +21,7 @@ const probePackage = "github.com/jetpack-run/jetpack/internal/sandbox/sandboxtes
 // returns the path of the file.
 func BuildProbe(t testing.TB) string {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "probe")
-	cmd := exec.Command("go", "build", "-o", file, probePackage)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build probe: %v\n%s", err, out)
-	}
-	return file
+	return testenv.Program(t, "probe", probePackage)
 }
 
 // InstallProbe copies a file to ProbePath in a root directory.

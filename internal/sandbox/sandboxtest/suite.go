@@ -51,10 +51,11 @@ type testCase struct {
 }
 
 const (
-	isolates      = "Isolates"
-	hostNetwork   = "HostNetwork"
-	terminal      = "Terminal"
-	diesWithOwner = "DiesWithOwner"
+	isolates       = "Isolates"
+	hostNetwork    = "HostNetwork"
+	privateNetwork = "PrivateNetwork"
+	terminal       = "Terminal"
+	diesWithOwner  = "DiesWithOwner"
 )
 
 // Run runs the suite.
@@ -66,7 +67,8 @@ func (s Suite) Run(t *testing.T) {
 	}
 	info := engine.Info()
 	has := map[string]bool{
-		isolates: info.Isolates, hostNetwork: info.HostNetwork, terminal: info.Terminal, diesWithOwner: info.DiesWithOwner,
+		isolates: info.Isolates, hostNetwork: info.HostNetwork, privateNetwork: info.PrivateNetwork,
+		terminal: info.Terminal, diesWithOwner: info.DiesWithOwner,
 	}
 	for _, c := range slices.Concat(processCases, streamCases, fileCases, commandCases, podCases, lifeCases, terminalCases) {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {

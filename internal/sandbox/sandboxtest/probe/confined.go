@@ -149,9 +149,13 @@ func interfaces(sys System, _ []string) error {
 	return sys.print(list)
 }
 
-// listen prints a port of 127.0.0.1 and says "hello" there once.
-func listen(sys System, _ []string) error {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+// listen [ADDRESS] prints a port of 127.0.0.1, or that address, and says "hello" there once.
+func listen(sys System, args []string) error {
+	address := "127.0.0.1"
+	if len(args) > 2 {
+		address = args[2]
+	}
+	l, err := net.Listen("tcp4", net.JoinHostPort(address, "0"))
 	if err != nil {
 		return err
 	}
