@@ -38,10 +38,11 @@ const (
 	ruleMagic     = 0xdb0a087a
 	patternOffset = 16
 	patternSize   = 200
-	onPath        = 2 // dr_icond: DRC_PATHPTRN
-	actHide       = 1 // dr_bacts: DRB_HIDE
-	actShow       = 2 // DRB_UNHIDE
-	actFlags      = 1 // dr_iacts: DRA_BACTS
+	onPath        = 2    // dr_icond: DRC_PATHPTRN
+	actHide       = 1    // dr_bacts: DRB_HIDE
+	actShow       = 2    // DRB_UNHIDE
+	actFlags      = 1    // dr_iacts: DRA_BACTS
+	actInclude    = 0x10 // DRA_INCSET
 )
 
 // marshal encodes the rule with that number in a set as the kernel takes it.
@@ -67,3 +68,10 @@ func (r rule) marshal(set, number int) ([]byte, error) {
 
 // ruleSet is the number of the set that an encoded rule belongs to.
 func ruleSet(b []byte) int32 { return int32(binary.NativeEndian.Uint32(b[4:]) >> 16) }
+
+// hidesAll tells whether an encoded rule hides every device, itself or by including
+// another set.
+func hidesAll(b []byte) bool {
+	get := func(offset int) uint32 { return binary.NativeEndian.Uint32(b[offset:]) }
+	return get(8) == 0 && (get(216)&actInclude != 0 || get(216)&actFlags != 0 && get(220)&actHide != 0)
+}

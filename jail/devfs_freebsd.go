@@ -47,21 +47,6 @@ func defineRules(set int32) (err error) {
 	return nil
 }
 
-// checkRules makes sure that a set has rules: without any, /dev would have the
-// host's disks.
-func checkRules(set int32) (err error) {
-	dev, err := os.Open("/dev")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dev.Close()) }()
-	got, err := nextRule(dev, set, 0)
-	if err == nil && got == nil {
-		err = fmt.Errorf("devfs rule set %d has no rules; define it in /etc/devfs.rules, then 'service devfs restart'", set)
-	}
-	return err
-}
-
 // nextRule gives the rule after that number in a set, or nil.
 func nextRule(dev *os.File, set int32, after int) ([]byte, error) {
 	b, err := rule{}.marshal(int(set), after)
@@ -106,6 +91,26 @@ func checkDevices(dir string) error {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkRules makes sure that a set, unless it includes another, begins with hiding
+// everything: without any rule, say, /dev would have the host's disks.
+func checkRules(set int32) (err error) {
+	dev, err := os.Open("/dev")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dev.Close()) }()
+	first, err := nextRule(dev, set, 0)
+	switch {
+	case err != nil:
+		return err
+	case first == nil:
+		return fmt.Errorf("devfs rule set %d has no rules; define it in /etc/devfs.rules, then 'service devfs restart'", set)
+	case !hidesAll(first):
+		return fmt.Errorf("devfs rule set %d does not begin with hiding every device; mend it in /etc/devfs.rules, then 'service devfs restart'", set)
 	}
 	return nil
 }

@@ -88,7 +88,7 @@ func (e *Engine) Check(_ context.Context, spec sandbox.Pod) error {
 	case sandbox.NetworkPrivate:
 		_, err := network.Networks(e.cfg.Interface)
 		if errors.Is(err, network.ErrNoNetwork) {
-			return fmt.Errorf("%w; make it with 'ifconfig %s create inet 172.23.0.1/16'", err, e.cfg.Interface)
+			return e.noNetwork(err)
 		}
 		return err
 	}

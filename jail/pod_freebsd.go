@@ -37,8 +37,8 @@ const (
 const (
 	// patience is how long Destroy waits for what it told the kernel to end.
 	patience = 30 * time.Second
-	// dying is how long it waits for a jail without processes to go: connections
-	// that linger keep it (jail(8)), but neither mounts nor addresses.
+	// dying is how long it waits for a jail that was removed to go: connections that
+	// linger keep it (jail(8)), but neither mounts nor addresses.
 	dying = 2 * time.Second
 )
 
@@ -240,7 +240,8 @@ func killJail(name string) error {
 }
 
 // endJail removes a jail as often as it takes, since a process that forks may
-// slip through (FreeBSD-SA-21:04.jail_remove), and waits until all is gone.
+// slip through (FreeBSD-SA-21:04.jail_remove), and waits for its end. Processes may
+// be left when it gives up on that: they keep their roots from being unmounted.
 func endJail(ctx context.Context, name string) error {
 	jid, err := find(name, jailDying)
 	if errors.Is(err, unix.ENOENT) {

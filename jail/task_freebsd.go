@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/containerd/console"
@@ -81,7 +82,11 @@ func (p *pod) start(process sandbox.Process) (_ *task, err error) {
 			attr.Files = append(attr.Files, f)
 		}
 	}
-	if t.process, err = os.StartProcess(command, process.Args, attr); err != nil {
+	err = retryNotPermitted(func() (err error) {
+		t.process, err = os.StartProcess(command, process.Args, attr)
+		return err
+	})
+	if err != nil {
 		if t.console != nil {
 			_ = t.console.Close()
 		}
@@ -89,6 +94,18 @@ func (p *pod) start(process sandbox.Process) (_ *task, err error) {
 	}
 	p.tasks.Go(t.wait)
 	return t, nil
+}
+
+// retryNotPermitted tries again for a while: chroot(2) in a jail fails while this
+// process has any directory open, which the child has as well.
+func retryNotPermitted(start func() error) (err error) {
+	for range 200 {
+		if err = start(); !errors.Is(err, unix.EPERM) {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return err
 }
 
 // cause finds the sentinel for what the kernel says. These are rare, since
