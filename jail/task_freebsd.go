@@ -2,7 +2,6 @@ package jail
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"github.com/containerd/console"
 	"golang.org/x/sys/unix"
 
+	"github.com/jetpack-run/jetpack/internal/descriptors"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 )
 
@@ -233,24 +233,13 @@ func own() error {
 }
 
 // closeOnExec keeps the descriptors that this process was started with from the
-// pods' processes; its own are made so.
+// pods' processes.
 func closeOnExec() error {
-	open, err := unix.SysctlRaw("kern.proc.nfds", os.Getpid())
-	if err != nil || len(open) < 4 {
-		return fmt.Errorf("kern.proc.nfds: %w", err)
+	fds, err := descriptors.Inherited(3)
+	for _, fd := range fds {
+		unix.CloseOnExec(fd)
 	}
-	left := binary.NativeEndian.Uint32(open)
-	for fd := uintptr(0); left > 0; fd++ {
-		flags, err := unix.FcntlInt(fd, unix.F_GETFD, 0)
-		if err != nil {
-			continue
-		}
-		left--
-		if fd > 2 && flags&unix.FD_CLOEXEC == 0 {
-			unix.CloseOnExec(int(fd))
-		}
-	}
-	return nil
+	return err
 }
 
 // hasModule tells whether the kernel has a module, by the name that kldstat -v shows.

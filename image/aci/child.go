@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/jetpack-run/jetpack/image/layer"
+	"github.com/jetpack-run/jetpack/internal/descriptors"
 	"github.com/jetpack-run/jetpack/internal/manifest"
 )
 
@@ -128,17 +129,13 @@ func confine() error {
 	return dropPrivileges()
 }
 
-// closeIfInherited closes a descriptor that was open at execve(2): those of the Go
-// runtime are close-on-exec.
-func closeIfInherited(fd int) error {
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-	if errors.Is(err, unix.EBADF) || flags&unix.FD_CLOEXEC != 0 {
-		return nil
+// closeInherited closes all descriptors from first on that were open at execve(2).
+func closeInherited(first int) error {
+	fds, err := descriptors.Inherited(first)
+	for _, fd := range fds {
+		err = errors.Join(err, unix.Close(fd))
 	}
-	if err != nil {
-		return err
-	}
-	return unix.Close(fd)
+	return err
 }
 
 func writeOrder(w io.Writer, o ExtractOptions) error {

@@ -2,35 +2,12 @@ package aci
 
 import (
 	"fmt"
-	"os"
 	"runtime"
-	"strconv"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
-
-// closeInherited closes all descriptors from first on that were not opened here.
-func closeInherited(first int) error {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return err
-	}
-	for _, entry := range entries {
-		fd, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			return err
-		}
-		if fd < first {
-			continue
-		}
-		if err := closeIfInherited(fd); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // capabilities are what making files of any owner and mode takes
 // (capabilities(7)). CAP_SYS_ADMIN is not among them, so attributes in trusted are
