@@ -42,7 +42,7 @@ func (p *Pod) listen() (net.Listener, error) {
 	}
 	var l *net.UnixListener
 	err = p.rt.step("make control socket", func() (err error) {
-		l, err = net.ListenUnix("unix", &net.UnixAddr{Name: socketPath(dir, controlFile), Net: "unix"})
+		l, err = listenAt(dir, controlFile)
 		return err
 	})
 	if err := errors.Join(err, dir.Close()); err != nil {
@@ -140,8 +140,7 @@ func (r *Runtime) dial(ctx context.Context, id string) (conn net.Conn, err error
 		if !held {
 			return nil, fmt.Errorf("%s: %w", id, ErrNotRunning)
 		}
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, "unix", socketPath(dir, controlFile))
+		conn, err := dialAt(ctx, dir, controlFile)
 		if err == nil {
 			return conn, nil
 		}

@@ -1,7 +1,9 @@
 package runtime
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"os"
 )
 
@@ -9,4 +11,15 @@ import (
 // (unix(7)), and a root may lie deeper.
 func socketPath(dir *os.File, name string) string {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)
+}
+
+// listenAt makes a socket in a directory and listens on it.
+func listenAt(dir *os.File, name string) (*net.UnixListener, error) {
+	return net.ListenUnix("unix", &net.UnixAddr{Name: socketPath(dir, name), Net: "unix"})
+}
+
+// dialAt connects to a socket in a directory.
+func dialAt(ctx context.Context, dir *os.File, name string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", socketPath(dir, name))
 }

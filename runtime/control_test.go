@@ -269,11 +269,6 @@ func TestDeepRoot(t *testing.T) {
 	if _, err := net.Listen("unix", filepath.Join(deep, "s")); err == nil {
 		t.Fatal("it is not deep enough")
 	}
-	if f, err := os.Open(deep); err != nil {
-		t.Fatal(err)
-	} else if path := socketPath(f, "s"); strings.HasPrefix(path, deep) {
-		t.Skip("this system has no short names for sockets: ", path, f.Close())
-	}
 	h.Dir = deep
 	run, c := h.up(t, h.probes(t, "sleep"), noNetwork)
 	c.wait(1, "ready")
