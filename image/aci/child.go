@@ -95,7 +95,8 @@ func child() {
 }
 
 func extractConfined() (Result, error) {
-	if err := confine(); err != nil {
+	root, err := confine()
+	if err != nil {
 		return Result{}, fmt.Errorf("confine process: %w", err)
 	}
 	in := bufio.NewReaderSize(os.NewFile(inFD, "order"), chunkSize)
@@ -103,30 +104,34 @@ func extractConfined() (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("read order: %w", err)
 	}
-	return extractPasses("/", o, func(apply applyFunc) (Result, error) {
+	return extractPasses(root, o, func(apply applyFunc) (Result, error) {
 		return readArchive(&frameReader{r: in}, o.Limits, apply)
 	})
 }
 
-// confine makes the tree this process's whole world.
-func confine() error {
+// confine makes the tree, which it returns, this process's whole world.
+func confine() (*os.File, error) {
 	if err := closeInherited(outFD + 1); err != nil {
-		return fmt.Errorf("close descriptors: %w", err)
+		return nil, fmt.Errorf("close descriptors: %w", err)
 	}
 	if err := unix.Fchdir(rootFD); err != nil {
-		return fmt.Errorf("change directory: %w", err)
+		return nil, fmt.Errorf("change directory: %w", err)
 	}
 	// FreeBSD has no chroot(2) in a jail with a directory open.
 	if err := unix.Close(rootFD); err != nil {
-		return fmt.Errorf("close directory: %w", err)
+		return nil, fmt.Errorf("close directory: %w", err)
 	}
 	if err := unix.Chroot("."); err != nil {
-		return fmt.Errorf("change root: %w", err)
+		return nil, fmt.Errorf("change root: %w", err)
 	}
 	if err := unix.Chdir("/"); err != nil {
-		return fmt.Errorf("change directory: %w", err)
+		return nil, fmt.Errorf("change directory: %w", err)
 	}
-	return dropPrivileges()
+	root, err := os.Open("/")
+	if err != nil {
+		return nil, err
+	}
+	return root, dropPrivileges()
 }
 
 // closeInherited closes all descriptors from first on that were open at execve(2).

@@ -2,8 +2,10 @@ package aci
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/jetpack-run/jetpack/image/layer"
 )
@@ -36,8 +38,13 @@ func Extract(ctx context.Context, r io.ReadSeeker, rootfs string, o ExtractOptio
 }
 
 // extractHere extracts in this process, unconfined.
-func extractHere(ctx context.Context, r io.ReadSeeker, rootfs string, o ExtractOptions) (Result, error) {
-	return extractPasses(rootfs, o, func(apply applyFunc) (Result, error) {
+func extractHere(ctx context.Context, r io.ReadSeeker, rootfs string, o ExtractOptions) (_ Result, err error) {
+	dir, err := os.Open(rootfs)
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	return extractPasses(dir, o, func(apply applyFunc) (Result, error) {
 		if _, err := r.Seek(0, io.SeekStart); err != nil {
 			return Result{}, err
 		}
@@ -45,8 +52,8 @@ func extractHere(ctx context.Context, r io.ReadSeeker, rootfs string, o ExtractO
 	})
 }
 
-// extractPasses extracts to rootfs what read reads, each time anew.
-func extractPasses(rootfs string, o ExtractOptions, read func(applyFunc) (Result, error)) (Result, error) {
+// extractPasses extracts to an open directory what read reads, each time anew.
+func extractPasses(rootfs *os.File, o ExtractOptions, read func(applyFunc) (Result, error)) (Result, error) {
 	filter, err := survey(o, read)
 	if err != nil {
 		return Result{}, err
@@ -74,7 +81,7 @@ func survey(o ExtractOptions, read func(applyFunc) (Result, error)) (*layer.Filt
 	return s.Filter(), nil
 }
 
-func applyTo(rootfs string, l layer.Limits, filter *layer.Filter, read func(applyFunc) (Result, error)) (Result, error) {
+func applyTo(rootfs *os.File, l layer.Limits, filter *layer.Filter, read func(applyFunc) (Result, error)) (Result, error) {
 	applier, err := layer.NewApplier(rootfs, l, filter)
 	if err != nil {
 		return Result{}, err

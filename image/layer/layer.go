@@ -26,8 +26,8 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"os"
 	"path"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -95,18 +95,18 @@ type unixTime struct {
 
 const dirFlags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 
-// NewApplier prepares to apply one archive to dir, a directory and not a symbolic
-// link. With a filter, which has seen the same archive, only what is in its
+// NewApplier prepares to apply one archive to dir, an open directory that stays the
+// caller's. With a filter, which has seen the same archive, only what is in its
 // whitelist is made: see Filter. The caller closes the Applier, also after a
 // failed Apply.
-func NewApplier(dir string, l Limits, filter *Filter) (*Applier, error) {
+func NewApplier(dir *os.File, l Limits, filter *Filter) (*Applier, error) {
 	checker, err := NewChecker(l)
 	if err != nil {
-		return nil, fmt.Errorf("apply layer to %q: %w", dir, err)
+		return nil, fmt.Errorf("apply layer to %q: %w", dir.Name(), err)
 	}
 	root, device, err := openRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("apply layer to %q: %w", dir, err)
+		return nil, fmt.Errorf("apply layer to %q: %w", dir.Name(), err)
 	}
 	return &Applier{
 		checker: checker,
@@ -118,10 +118,10 @@ func NewApplier(dir string, l Limits, filter *Filter) (*Applier, error) {
 	}, nil
 }
 
-// openRoot opens a directory of the host and tells its file system.
-func openRoot(dir string) (fd int, device uint64, err error) {
-	// Clean, since O_NOFOLLOW does not hold for "link/".
-	fd, err = openat(unix.AT_FDCWD, filepath.Clean(dir), dirFlags, 0)
+// openRoot opens a directory once more, without a path, for processes that may use
+// none (capsicum(4)), and tells its file system.
+func openRoot(dir *os.File) (fd int, device uint64, err error) {
+	fd, err = openat(int(dir.Fd()), ".", dirFlags, 0)
 	if err != nil {
 		return -1, 0, err
 	}

@@ -165,10 +165,25 @@ func (e entry) sized(n int64) entry {
 	return e
 }
 
+func (s sandbox) open(t testing.TB, name string) *os.File {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
 // apply applies entries, cleaning their names as an image format would.
 func (s sandbox) apply(t testing.TB, l Limits, entries ...entry) (*Applier, error) {
 	t.Helper()
-	a, err := NewApplier(s.top, l, nil)
+	dir, err := os.Open(s.top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	a, err := NewApplier(dir, l, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,9 +370,6 @@ func TestErrorsNameTheEntry(t *testing.T) {
 
 func TestNewApplierRefuses(t *testing.T) {
 	s := newSandbox(t)
-	if err := os.Symlink(s.canary, filepath.Join(s.top, "l")); err != nil {
-		t.Fatal(err)
-	}
 	for _, tt := range []struct {
 		name, dir string
 		limits    Limits
@@ -365,13 +377,10 @@ func TestNewApplierRefuses(t *testing.T) {
 		{"no limits", s.top, Limits{}},
 		{"no byte limit", s.top, Limits{MaxEntries: 1}},
 		{"negative limit", s.top, Limits{MaxBytes: 1, MaxEntries: -1}},
-		{"link", s.top + "/l", roomy},
-		{"link with slash", s.top + "/l/", roomy},
 		{"file", s.canary + "/secret", roomy},
-		{"missing", s.top + "/gone", roomy},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if a, err := NewApplier(tt.dir, tt.limits, nil); err == nil {
+			if a, err := NewApplier(s.open(t, tt.dir), tt.limits, nil); err == nil {
 				a.Close()
 				t.Error("accepted")
 			}
@@ -382,7 +391,7 @@ func TestNewApplierRefuses(t *testing.T) {
 // Apply must not rely on callers having cleaned names.
 func TestApplyChecksNames(t *testing.T) {
 	s := newSandbox(t)
-	a, err := NewApplier(s.top, roomy, nil)
+	a, err := NewApplier(s.open(t, s.top), roomy, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -758,7 +767,7 @@ func FuzzApply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s := newSandbox(t)
 		s.mustApply(t, link("l", "../canary"), link("a/l", s.canary), file("x", "x"))
-		a, err := NewApplier(s.top, Limits{MaxBytes: 1 << 20, MaxEntries: 100}, nil)
+		a, err := NewApplier(s.open(t, s.top), Limits{MaxBytes: 1 << 20, MaxEntries: 100}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,20 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Prune removes all paths of the tree dir that are not in keep, except directories
+// Prune removes all paths of the open directory dir that are not in keep, except directories
 // above one that is and is there. A nil keep has everything. Nothing is followed,
 // what is mounted in the tree is EXDEV, and directories that stay keep their times.
-func Prune(dir string, keep *Whitelist) error {
+func Prune(dir *os.File, keep *Whitelist) error {
 	if keep == nil {
 		return nil
 	}
 	root, device, err := openRoot(dir)
 	if err != nil {
-		return fmt.Errorf("prune %q: %w", dir, err)
+		return fmt.Errorf("prune %q: %w", dir.Name(), err)
 	}
 	p := pruner{keep, device}
 	if _, err := p.prune(root, "."); err != nil {
-		return fmt.Errorf("prune %q: %w", dir, err)
+		return fmt.Errorf("prune %q: %w", dir.Name(), err)
 	}
 	return nil
 }

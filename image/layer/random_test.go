@@ -160,7 +160,7 @@ func rank(e entry) int {
 
 func (s sandbox) applyTar(t *testing.T, data []byte) {
 	t.Helper()
-	a, err := NewApplier(s.top, roomy, nil)
+	a, err := NewApplier(s.open(t, s.top), roomy, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,7 @@ func TestSwapper(t *testing.T) {
 	defer close(done)
 	failed, applied := 0, 0
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
-		a, err := NewApplier(s.top, roomy, nil)
+		a, err := NewApplier(s.open(t, s.top), roomy, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
