@@ -23,7 +23,7 @@ func (e *Engine) Lacks() []string {
 	if _, err := network.Networks(e.cfg.Interface); errors.Is(err, network.ErrNoNetwork) {
 		lacks = append(lacks, e.noNetwork(err).Error())
 	}
-	if on, err := unix.SysctlUint32("kern.racct.enable"); err != nil || on == 0 {
+	if on, err := unix.SysctlRaw("kern.racct.enable"); err != nil || len(on) == 0 || on[0] == 0 {
 		lacks = append(lacks, "resources are not counted, so limits of pods have no effect; 'echo kern.racct.enable=1 >>/boot/loader.conf' and a reboot mend it")
 	}
 	if !supports("vnet") {

@@ -167,7 +167,11 @@ func (m Mount) mount() error {
 		}
 		v.text(name, value)
 	}
-	if _, err := v.call(unix.SYS_NMOUNT, unix.MNT_IGNORE); err != nil {
+	_, err := v.call(unix.SYS_NMOUNT, unix.MNT_IGNORE)
+	if errors.Is(err, unix.EINVAL) && strings.HasPrefix(err.Error(), "Invalid fstype:") {
+		err = unix.ENOENT // of source or target: the kernel takes it for the file system's
+	}
+	if err != nil {
 		return fmt.Errorf("mount %s on %s: %w", m.Source, m.Target, err)
 	}
 	return nil

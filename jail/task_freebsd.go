@@ -130,9 +130,13 @@ func cause(app sandbox.App, command string, process sandbox.Process, err error) 
 // openTerminal makes the terminal of a process: t.console is our side of it, what
 // is returned the process's. The user may open it by name as well.
 func (t *task) openTerminal(process sandbox.Process) (_ *os.File, err error) {
-	fd, _, errno := unix.Syscall(unix.SYS_POSIX_OPENPT, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0, 0)
+	fd, _, errno := unix.Syscall(unix.SYS_POSIX_OPENPT, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0, 0)
 	if errno != 0 {
 		return nil, fmt.Errorf("open terminal: %w", errno)
+	}
+	// So that closing it ends a Read that is under way (os.File).
+	if err := unix.SetNonblock(int(fd), true); err != nil {
+		return nil, errors.Join(err, unix.Close(int(fd)))
 	}
 	ours := os.NewFile(fd, "terminal")
 	defer func() {

@@ -218,13 +218,26 @@ func (p *Pod) prepareRoots(ctx context.Context, images []*image.Image) ([]*app, 
 
 // cloneRoot gives an app the fresh copy of its image.
 func (p *Pod) cloneRoot(ctx context.Context, img *image.Image, tree string) error {
-	if err := storage.Remove(ctx, p.rt.Storage, tree); err != nil {
-		return err
-	}
-	if err := p.rt.Storage.Clone(ctx, image.Tree(img.ID), tree, storage.Options{Meta: p.meta()}); err != nil {
+	err := p.makeTree(ctx, tree, func() error {
+		return p.rt.Storage.Clone(ctx, image.Tree(img.ID), tree, storage.Options{Meta: p.meta()})
+	})
+	if err != nil {
 		return fmt.Errorf("clone image %s: %w", img.Name(), err)
 	}
 	return nil
+}
+
+// makeTree makes a tree in place of an old one, which a pod that was never started
+// does not have.
+func (p *Pod) makeTree(ctx context.Context, tree string, create func() error) error {
+	err := create()
+	if !errors.Is(err, storage.ErrExists) {
+		return err
+	}
+	if err := storage.Remove(ctx, p.rt.Storage, tree); err != nil {
+		return err
+	}
+	return create()
 }
 
 // prepareRoot makes the root of an app, unless made already has it, and adds to

@@ -199,10 +199,10 @@ func (p *Pod) emptyVolume(ctx context.Context, tree string, v types.Volume, keep
 			return dir, err
 		}
 	}
-	if err := storage.Remove(ctx, p.rt.Storage, tree); err != nil {
-		return "", err
-	}
-	if err := p.rt.Storage.Create(ctx, tree, storage.Options{Meta: p.meta()}); err != nil {
+	err := p.makeTree(ctx, tree, func() error {
+		return p.rt.Storage.Create(ctx, tree, storage.Options{Meta: p.meta()})
+	})
+	if err != nil {
 		return "", err
 	}
 	dir, err := p.rt.Storage.Mount(ctx, tree)

@@ -26,7 +26,7 @@ var (
 	ErrFull = errors.New("no free address")
 )
 
-// Networks gives the first network of each family on an interface: the host's
+// Networks gives the first network of each family, IPv4 before IPv6, on an interface: the host's
 // address there with the length of the prefix. Link-local addresses and single
 // ones (/32, /128), as those of pods are, do not count. Errors: ErrNoNetwork.
 func Networks(name string) ([]netip.Prefix, error) {
@@ -46,6 +46,7 @@ func Networks(name string) ([]netip.Prefix, error) {
 		}
 		found = append(found, p)
 	}
+	slices.SortFunc(found, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) }) // IPv4 first
 	if len(found) == 0 {
 		return nil, fmt.Errorf("interface %s has no address with a network: %w", name, ErrNoNetwork)
 	}

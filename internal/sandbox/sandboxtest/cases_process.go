@@ -93,8 +93,8 @@ var processCases = []testCase{
 			t.Errorf("open descriptors %v, want 0, 1 and 2", got)
 		}
 	}},
-	{"refused to root", isolates, func(t *testing.T, s *setup) { s.create(t).attempts(t, 0) }},
-	{"refused to a user", isolates, func(t *testing.T, s *setup) { s.create(t).attempts(t, 1000) }},
+	{"refused to root", isolates, func(t *testing.T, s *setup) { s.attempts(t, 0) }},
+	{"refused to a user", isolates, func(t *testing.T, s *setup) { s.attempts(t, 1000) }},
 }
 
 // identity checks the credentials and manners of a process.
@@ -124,9 +124,14 @@ func (s *setup) identity(t *testing.T, uid, gid uint32, groups []uint32) {
 	}
 }
 
-// attempts has the probe try what must be refused.
+// attempts has the probe try what must be refused, in a network that others use if
+// there is any.
 func (s *setup) attempts(t *testing.T, uid uint32) {
 	t.Helper()
+	if s.engine.Info().PrivateNetwork {
+		s.pod.Network = sandbox.NetworkPrivate
+	}
+	s.create(t)
 	for _, name := range probe.Attempts() {
 		p := process("a", "try", name)
 		p.UID = uid
