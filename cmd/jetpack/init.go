@@ -28,7 +28,7 @@ func (c *cli) runInit(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return errNotRoot
 	}
-	root, did, err := platform.Init(c.cfg.Root, c.cfg.StorageDriver)
+	root, did, err := platform.Init(ctx, c.cfg.Root, c.cfg.StorageDriver, c.cfg.StorageDataset)
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ func jsonOutputs() []jsonOutput {
 		{"pod diff", true, podChange{}},
 		{"volume list", true, volumeView{}},
 		{"volume inspect", true, volumeDetailsView{}},
+		{"system df", true, usageView{}},
 		{"system info", false, systemInfo{}},
 	}
 }

@@ -16,7 +16,7 @@ import (
 
 func newSystemCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{Use: "system", Short: "Look after the host", RunE: group, Args: cobra.ArbitraryArgs}
-	cmd.AddCommand(newSystemInfoCommand(c), newSystemCheckCommand(c), newSystemPruneCommand(c))
+	cmd.AddCommand(newSystemInfoCommand(c), newSystemDfCommand(c), newSystemCheckCommand(c), newSystemPruneCommand(c))
 	return cmd
 }
 
@@ -29,6 +29,7 @@ type systemInfo struct {
 	Root    string `json:"root" doc:"directory with jetpack's state"`
 	RootID  string `json:"rootID" doc:"ID of that directory"`
 	Storage string `json:"storage" doc:"storage driver"`
+	Dataset string `json:"dataset" doc:"ZFS dataset that the storage is in, or empty"`
 	Engine  string `json:"engine" doc:"what isolates pods; empty where none can run"`
 	Runtime string `json:"runtime" doc:"OCI runtime and its version, or empty"`
 	Images  int    `json:"images" doc:"how many there are"`
@@ -54,7 +55,7 @@ func newSystemInfoCommand(c *cli) *cobra.Command {
 					{cells: []string{"host", info.OS + " " + info.Arch}},
 					{cells: []string{"kernel", info.Kernel}},
 					{cells: []string{"root", info.Root + " (" + info.RootID + ")"}},
-					{cells: []string{"storage", info.Storage}},
+					{cells: []string{"storage", strings.TrimSpace(info.Storage + " " + info.Dataset)}},
 					{cells: []string{"engine", orDash(info.Engine)}},
 					{cells: []string{"runtime", orDash(info.Runtime)}},
 					{cells: []string{"images", fmt.Sprint(info.Images)}},
@@ -75,7 +76,7 @@ func (c *cli) systemInfo(ctx context.Context) (systemInfo, error) {
 	}
 	info := systemInfo{
 		Version: version, OS: platform.OS(), Arch: platform.Arch(), Root: c.cfg.Root, RootID: h.root.ID,
-		Storage: h.driver.Info().Name,
+		Storage: h.driver.Info().Name, Dataset: h.root.Dataset,
 	}
 	if info.Kernel, err = platform.Kernel(); err != nil {
 		return info, err
@@ -89,6 +90,9 @@ func (c *cli) systemInfo(ctx context.Context) (systemInfo, error) {
 		return info, err
 	}
 	info.Images, info.Pods = len(images), len(pods)
+	if err := platform.CheckStorage(ctx, h.root); err != nil {
+		c.warn(err.Error())
+	}
 	engine, err := platform.Engine(c.cfg.Root, h.root, c.engineConfig())
 	if err != nil {
 		c.warn(err.Error())
@@ -99,14 +103,14 @@ func (c *cli) systemInfo(ctx context.Context) (systemInfo, error) {
 	return info, nil
 }
 
-// runtimeVersion tells what isolates pods, and warns when it is known to be weak.
+// runtimeVersion tells what isolates pods, and warns of what it lacks on this host.
 func (c *cli) runtimeVersion(ctx context.Context, engine sandbox.Engine) string {
 	v, err := platform.RuntimeVersion(ctx, engine)
 	if err != nil {
 		c.warn(err.Error())
 	}
-	if w := platform.RuntimeWarning(v); w != "" {
-		c.warn(w)
+	for _, lack := range platform.Lacks(engine, v) {
+		c.warn(lack)
 	}
 	return v
 }
@@ -121,6 +125,9 @@ func newSystemCheckCommand(c *cli) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			h, rt, err := c.pods()
 			if err != nil {
+				return err
+			}
+			if err := platform.CheckStorage(cmd.Context(), h.root); err != nil {
 				return err
 			}
 			c.runtimeVersion(cmd.Context(), rt.Engine)

@@ -29,7 +29,7 @@ func writeFile(t testing.TB, text string) string {
 
 func defaults(goos string) Config {
 	c := Config{
-		Root: "/var/lib/jetpack", StorageDriver: "auto", LinuxRuntime: "runc",
+		Root: "/var/lib/jetpack", StorageDriver: "auto", StorageDataset: "auto", LinuxRuntime: "runc",
 		FreeBSDInterface: "lo1", FreeBSDRuleset: 5470, FreeBSDAllow: "none",
 		ImageMaxSize: 64 << 30, ImageMaxEntries: 1000000, PodStopGrace: 10 * time.Second,
 		PathShare: "/usr/local/share/jetpack", LogLevel: "info", LogFormat: "text", goos: goos,

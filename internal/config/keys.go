@@ -32,9 +32,10 @@ type Key struct {
 
 // Config holds the values that jetpack runs with.
 type Config struct {
-	Root          string // root
-	StorageDriver string // storage.driver
-	LinuxRuntime  string // linux.runtime
+	Root           string // root
+	StorageDriver  string // storage.driver
+	StorageDataset string // storage.dataset
+	LinuxRuntime   string // linux.runtime
 
 	FreeBSDInterface string // freebsd.interface
 	FreeBSDRuleset   int64  // freebsd.devfs-ruleset
@@ -59,9 +60,14 @@ func Keys() []Key {
 			field: func(c *Config) any { return &c.Root },
 		},
 		{
-			Name: "storage.driver", Type: Choice, Choices: []string{"auto", "overlay", "plaindir"}, Default: "auto",
-			Doc:   "What keeps the file trees of images and pods: overlay shares files between clones through overlayfs, plaindir copies them, auto takes the best that works below root.",
+			Name: "storage.driver", Type: Choice, Choices: []string{"auto", "zfs", "overlay", "plaindir"}, Default: "auto",
+			Doc:   "What keeps the file trees of images and pods: zfs clones datasets, overlay shares files between clones through overlayfs, plaindir copies them, auto takes zfs where storage.dataset names a dataset or FreeBSD has the pool zroot, else the best that works below root. It counts when a root is made.",
 			field: func(c *Config) any { return &c.StorageDriver },
+		},
+		{
+			Name: "storage.dataset", Type: String, Default: "auto",
+			Doc:   "The ZFS dataset that trees are kept in: one for jetpack alone, which init makes unless it is there. auto is zroot/jetpack for the default root on FreeBSD, and none elsewhere. It counts when a root is made; the root remembers it.",
+			field: func(c *Config) any { return &c.StorageDataset },
 		},
 		{
 			Name: "linux.runtime", Type: String, Default: "runc",

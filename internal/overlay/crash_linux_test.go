@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -25,6 +26,7 @@ func churn(dir string) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		fmt.Println(i)
 	}
 }
 
@@ -91,14 +93,20 @@ func TestKilled(t *testing.T) {
 	do(t, d.Destroy(ctx, "images/a"))
 }
 
-// killed runs churn for a while.
+// killed runs churn for a while: three rounds, as long as this machine takes for them,
+// and a bit.
 func killed(t *testing.T, dir string) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), churnDir+"="+dir)
 	cmd.Stderr = os.Stderr
+	rounds, err := cmd.StdoutPipe()
+	do(t, err)
+	start := time.Now()
 	do(t, cmd.Start())
-	time.Sleep(10*time.Millisecond + rand.N(20*time.Millisecond))
+	_, err = io.ReadFull(rounds, make([]byte, len("0\n1\n2\n")))
+	do(t, err)
+	time.Sleep(rand.N(time.Since(start)))
 	do(t, cmd.Process.Kill())
 	if err := cmd.Wait(); err == nil || cmd.ProcessState.Exited() {
 		t.Fatalf("ended by itself: %v", err)

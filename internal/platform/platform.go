@@ -7,6 +7,7 @@
 package platform
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -26,6 +27,7 @@ import (
 	"github.com/jetpack-run/jetpack/internal/plaindir"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/internal/storage"
+	"github.com/jetpack-run/jetpack/zfs"
 )
 
 // ErrNotInitialized says that the root has not been made by Init.
@@ -52,6 +54,8 @@ type Root struct {
 	ID string `json:"id"`
 	// Storage is the name of the driver that has the trees.
 	Storage string `json:"storage"`
+	// Dataset is the ZFS dataset that they are in, of the driver zfs.
+	Dataset string `json:"dataset,omitempty"`
 }
 
 const (
@@ -64,15 +68,13 @@ const (
 var ours = []string{rootFile, lockFile, "storage", "images", "pods", "run"}
 
 // Init makes a root directory with the wanted storage driver ("auto" for the best
-// that works there), or leaves the one that is there as it is. It tells what it
-// did, a line each.
-func Init(dir, driver string) (root Root, did []string, err error) {
+// that works there) and ZFS dataset ("auto" for the platform's, if there is any), or what
+// is missing of the one that is there. It tells what it did, a line each.
+func Init(ctx context.Context, dir, driver, dataset string) (root Root, did []string, err error) {
 	root, err = ReadRoot(dir)
 	if err == nil {
-		if driver != "auto" && driver != root.Storage {
-			return root, nil, fmt.Errorf("%s: its storage is %s, not %s; use another --root", dir, root.Storage, driver)
-		}
-		return root, nil, nil
+		did, err = root.mend(ctx, dir, driver, dataset)
+		return root, did, err
 	}
 	if !errors.Is(err, ErrNotInitialized) {
 		return root, nil, err
@@ -92,16 +94,16 @@ func Init(dir, driver string) (root Root, did []string, err error) {
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return root, nil, fmt.Errorf("init: %w", err)
 	}
-	name, notice, err := chooseStorage(storageDir(dir), driver)
+	var id [4]byte
+	_, _ = rand.Read(id[:]) // never fails since Go 1.24
+	root = Root{Version: layoutVersion, ID: hex.EncodeToString(id[:])}
+	notice, err := root.choose(ctx, dir, driver, dataset)
 	if err != nil {
 		return root, nil, fmt.Errorf("init %s: %w", dir, err)
 	}
 	if notice != "" {
 		did = append(did, notice)
 	}
-	var id [4]byte
-	_, _ = rand.Read(id[:]) // never fails since Go 1.24
-	root = Root{Version: layoutVersion, ID: hex.EncodeToString(id[:]), Storage: name}
 	raw, err := json.Marshal(root)
 	if err != nil {
 		return root, nil, err
@@ -109,7 +111,50 @@ func Init(dir, driver string) (root Root, did []string, err error) {
 	if err := atomicfile.Write(filepath.Join(dir, rootFile), append(raw, '\n'), 0o600); err != nil {
 		return root, nil, fmt.Errorf("init: %w", err)
 	}
-	return root, append(did, fmt.Sprintf("created %s with storage %s", dir, name)), nil
+	return root, append(did, fmt.Sprintf("created %s with storage %s", dir, root.Storage)), nil
+}
+
+// mend makes what is missing of the storage of a root that is there. It refuses to
+// change it.
+func (r Root) mend(ctx context.Context, dir, driver, dataset string) (did []string, err error) {
+	if driver != "auto" && driver != r.Storage {
+		return nil, fmt.Errorf("%s: its storage is %s, not %s; use another --root", dir, r.Storage, driver)
+	}
+	if r.Storage != "zfs" {
+		return nil, nil
+	}
+	if dataset != "auto" && dataset != r.Dataset {
+		return nil, fmt.Errorf("%s: its storage is dataset %s, not %s; mend storage.dataset, or use another --root", dir, r.Dataset, dataset)
+	}
+	line, err := zfs.Init(ctx, r.Dataset, r.ID, dir)
+	if err != nil {
+		return nil, fmt.Errorf("init %s: %w", dir, err)
+	}
+	if line != "" {
+		did = []string{line}
+	}
+	return did, nil
+}
+
+// choose settles where the trees of a new root are, and makes the dataset if it is ZFS.
+func (r *Root) choose(ctx context.Context, dir, driver, dataset string) (notice string, err error) {
+	switch {
+	case driver != "auto" && driver != "zfs":
+		dataset = ""
+	case dataset == "auto":
+		if dataset = defaultDataset(dir); driver == "auto" && dataset != "" && !zfs.Available(dataset) {
+			dataset = ""
+		}
+	}
+	if dataset != "" {
+		r.Storage, r.Dataset = "zfs", dataset
+		return zfs.Init(ctx, dataset, r.ID, dir)
+	}
+	if driver == "zfs" {
+		return "", errors.New("storage zfs: name a dataset, such as --set storage.dataset=POOL/jetpack")
+	}
+	r.Storage, notice, err = chooseStorage(storageDir(dir), driver)
+	return notice, err
 }
 
 // lockRoot serializes the making of a root. It refuses a directory that holds
@@ -154,7 +199,19 @@ func storageDir(dir string) string { return filepath.Join(dir, "storage") }
 
 // Storage opens the driver of a root.
 func Storage(dir string, root Root) (storage.Driver, error) {
+	if root.Storage == "zfs" {
+		return zfs.Open(root.Dataset, storageDir(dir))
+	}
 	return openStorage(root.Storage, storageDir(dir))
+}
+
+// CheckStorage tells what keeps the trees of a root from being reached, and what to do
+// about it.
+func CheckStorage(ctx context.Context, root Root) error {
+	if root.Storage == "zfs" {
+		return zfs.Check(ctx, root.Dataset)
+	}
+	return nil
 }
 
 // EngineConfig is what the configuration says of the sandbox engine; each platform

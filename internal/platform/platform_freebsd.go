@@ -11,14 +11,24 @@ import (
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/internal/storage"
 	"github.com/jetpack-run/jetpack/jail"
+	"github.com/jetpack-run/jetpack/zfs"
 )
+
+// defaultDataset is used for the default root when its pool, that of the installer, is
+// there; "" for others.
+func defaultDataset(dir string) string {
+	if dir == "/var/jetpack" {
+		return "zroot/jetpack"
+	}
+	return ""
+}
 
 func chooseStorage(_, want string) (name, notice string, err error) {
 	switch want {
 	case "plaindir":
 		return want, "", nil
 	case "auto":
-		return "plaindir", "storage plaindir: images are copied for every pod", nil
+		return "plaindir", "storage plaindir: images are copied for every pod; a ZFS dataset, named with --set storage.dataset=POOL/jetpack, would spare that", nil
 	}
 	return "", "", fmt.Errorf("storage %s: no such driver on this platform", want)
 }
@@ -39,12 +49,18 @@ func newEngine(dir, _ string, cfg EngineConfig) (sandbox.Engine, error) {
 // RuntimeVersion tells what isolates pods, for reports.
 func RuntimeVersion(context.Context, sandbox.Engine) (string, error) { return "", nil }
 
-// RuntimeWarning says what is wrong with a runtime of that version, or "".
-func RuntimeWarning(string) string { return "" }
+// Lacks says what pods want and this host does not have, a line each with what mends it.
+func Lacks(e sandbox.Engine, _ string) []string {
+	if jails, ok := e.(*jail.Engine); ok {
+		return jails.Lacks()
+	}
+	return nil
+}
 
 // Backends are all that this platform has, for the table of capabilities.
 func Backends() ([]storage.Info, []sandbox.Info) {
-	return []storage.Info{(*plaindir.Driver)(nil).Info()}, []sandbox.Info{jail.Info()}
+	return []storage.Info{(*zfs.Driver)(nil).Info(), (*plaindir.Driver)(nil).Info()},
+		[]sandbox.Info{jail.Info()}
 }
 
 // BootID tells one boot of the host from the next: it is when the host booted, which

@@ -15,7 +15,11 @@ import (
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/internal/storage"
 	"github.com/jetpack-run/jetpack/jail"
+	"github.com/jetpack-run/jetpack/zfs"
 )
+
+// defaultDataset: ZFS is used on Linux when it is asked for.
+func defaultDataset(string) string { return "" }
 
 func chooseStorage(dir, want string) (name, notice string, err error) {
 	if want == "plaindir" {
@@ -60,19 +64,20 @@ func RuntimeVersion(ctx context.Context, e sandbox.Engine) (string, error) {
 // and procfs writes (CVE-2025-31133, CVE-2025-52565, CVE-2025-52881).
 const safeRunc = "1.2.8"
 
-// RuntimeWarning says what is wrong with a runtime of that version, or "". A
-// distribution may have mended an old release, so this is for eyes only.
-func RuntimeWarning(version string) string {
+// Lacks says what pods want and this host does not have, a line each with what mends
+// it; version is the runtime's. A distribution may have mended an old release, so this
+// is for eyes only.
+func Lacks(_ sandbox.Engine, version string) []string {
 	v, ok := strings.CutPrefix(version, "runc version ")
 	if !ok || !manifest.LessVersion(v, safeRunc) {
-		return ""
+		return nil
 	}
-	return fmt.Sprintf("runc %s is older than %s: make sure that your distribution has mended CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881 in it", v, safeRunc)
+	return []string{fmt.Sprintf("runc %s is older than %s: make sure that your distribution has mended CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881 in it", v, safeRunc)}
 }
 
 // Backends are all that there are, for the table of capabilities.
 func Backends() ([]storage.Info, []sandbox.Info) {
-	return []storage.Info{(*overlay.Driver)(nil).Info(), (*plaindir.Driver)(nil).Info()},
+	return []storage.Info{(*zfs.Driver)(nil).Info(), (*overlay.Driver)(nil).Info(), (*plaindir.Driver)(nil).Info()},
 		[]sandbox.Info{(*ociengine.Engine)(nil).Info(), jail.Info()}
 }
 

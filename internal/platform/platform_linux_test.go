@@ -2,7 +2,7 @@ package platform
 
 import "testing"
 
-func TestRuntimeWarning(t *testing.T) {
+func TestLacks(t *testing.T) {
 	for version, want := range map[string]bool{
 		"runc version 1.1.5+ds1": true,
 		"runc version 1.2.7":     true,
@@ -11,8 +11,8 @@ func TestRuntimeWarning(t *testing.T) {
 		"crun version 1.8.1":     false,
 		"":                       false,
 	} {
-		if got := RuntimeWarning(version) != ""; got != want {
-			t.Errorf("RuntimeWarning(%q) warns: %v", version, got)
+		if got := len(Lacks(nil, version)) > 0; got != want {
+			t.Errorf("Lacks(nil, %q) warns: %v", version, got)
 		}
 	}
 }

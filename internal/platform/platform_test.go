@@ -14,7 +14,7 @@ func TestInit(t *testing.T) {
 	if _, err := ReadRoot(dir); !errors.Is(err, ErrNotInitialized) {
 		t.Fatalf("before Init: %v", err)
 	}
-	first, did, err := Init(dir, "plaindir")
+	first, did, err := Init(t.Context(), dir, "plaindir", "auto")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,11 +27,11 @@ func TestInit(t *testing.T) {
 	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != 0o700 {
 		t.Errorf("root is %v, %v", fi.Mode(), err)
 	}
-	again, did, err := Init(dir, "auto")
+	again, did, err := Init(t.Context(), dir, "auto", "auto")
 	if err != nil || again != first || len(did) != 0 {
 		t.Errorf("again: %+v, %q, %v", again, did, err)
 	}
-	if _, _, err := Init(dir, "overlay"); err == nil || !strings.Contains(err.Error(), "plaindir, not overlay") {
+	if _, _, err := Init(t.Context(), dir, "overlay", "auto"); err == nil || !strings.Contains(err.Error(), "plaindir, not overlay") {
 		t.Errorf("with another driver: %v", err)
 	}
 	d, err := Storage(dir, first)
@@ -48,7 +48,7 @@ func TestInitKeepsOffOthers(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "letter.txt"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Init(dir, "plaindir"); err == nil || !strings.Contains(err.Error(), "not empty (letter.txt)") {
+	if _, _, err := Init(t.Context(), dir, "plaindir", "auto"); err == nil || !strings.Contains(err.Error(), "not empty (letter.txt)") {
 		t.Errorf("error %v", err)
 	}
 	if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != 0o755 {
@@ -61,7 +61,7 @@ func TestInitOnce(t *testing.T) {
 	ids := make(chan string, 8)
 	for range cap(ids) {
 		go func() {
-			root, _, err := Init(dir, "plaindir")
+			root, _, err := Init(t.Context(), dir, "plaindir", "auto")
 			if err != nil {
 				t.Error(err)
 			}
@@ -112,5 +112,43 @@ func TestBackends(t *testing.T) {
 	}
 	if seen[""] || len(seen) != len(drivers)+len(engines) {
 		t.Errorf("backends %v", seen)
+	}
+}
+
+// What is refused for ZFS before anything is asked of it, or made.
+func TestInitZFSRefuses(t *testing.T) {
+	for name, tt := range map[string]struct{ dataset, root, want string }{
+		"without dataset":   {"auto", "", "--set storage.dataset="},
+		"no dataset":        {"-r", "", `"-r" is no name of a ZFS dataset`},
+		"another dataset":   {"tank/b", `{"version":1,"id":"00000000","storage":"zfs","dataset":"tank/a"}`, "its storage is dataset tank/a, not tank/b"},
+		"of another driver": {"tank/b", `{"version":1,"id":"00000000","storage":"plaindir"}`, "its storage is plaindir, not zfs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "root")
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if tt.root != "" {
+				if err := os.WriteFile(filepath.Join(dir, rootFile), []byte(tt.root), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, _, err := Init(t.Context(), dir, "zfs", tt.dataset)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %s", err, tt.want)
+			}
+		})
+	}
+}
+
+// A dataset that is configured is no reason to touch a root with other storage.
+func TestInitKeepsStorage(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "root")
+	first, _, err := Init(t.Context(), dir, "plaindir", "tank/a")
+	if err != nil || first.Storage != "plaindir" || first.Dataset != "" {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	if again, did, err := Init(t.Context(), dir, "auto", "tank/a"); err != nil || again != first || len(did) != 0 {
+		t.Errorf("again: %+v, %q, %v", again, did, err)
 	}
 }

@@ -3,6 +3,8 @@ package storagetest
 import (
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/jetpack-run/jetpack/internal/storage"
 )
 
@@ -97,12 +99,10 @@ func caseDestroyLinks(s *suite) {
 func caseDestroyStubborn(s *suite) {
 	s.create("volumes/a")
 	s.in("volumes/a", func(dir string) {
+		const name = "/directory-with-a-longish-name-to-exceed-the-limit-of-a-path"
 		deep := dir
-		for range 100 {
-			deep += "/directory-with-a-longish-name-to-exceed-the-limit-of-a-path"
-			if len(deep) > 3500 {
-				break
-			}
+		for len(deep) < unix.PathMax-8*len(name) { // the test itself makes it by its path
+			deep += name
 		}
 		s.mkdir(deep)
 		s.write(deep+"/file", "x")

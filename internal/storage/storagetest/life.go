@@ -146,12 +146,8 @@ func caseQuota(s *suite) {
 	s.ok(err)
 	f, err := os.Create(filepath.Join(s.mount("volumes/a"), "file"))
 	s.ok(err)
-	data := []byte(time.Now().String() + strings.Repeat("0123456789", 100_000))
 	for range 64 {
-		for i := range data { // no compression, please
-			data[i] = data[i]*31 + byte(i>>8)
-		}
-		if _, err = f.Write(data); err != nil {
+		if _, err = f.Write(randomBytes(1e6)); err != nil { // no compression, please
 			break
 		}
 	}

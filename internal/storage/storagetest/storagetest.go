@@ -75,7 +75,14 @@ func (s *suite) clear() {
 		}
 		progress := false
 		var errs []error
+		origins := make(map[string]bool)
 		for _, tree := range trees {
+			origins[tree.Origin] = true
+		}
+		for _, tree := range trees {
+			if origins[tree.Name] {
+				continue
+			}
 			err := errors.Join(s.d.Unmount(ctx, tree.Name), s.d.Destroy(ctx, tree.Name))
 			progress = progress || err == nil
 			errs = append(errs, err)

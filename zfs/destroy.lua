@@ -1,0 +1,37 @@
+-- Destroys a dataset with its snapshots, all or nothing: zfs-program(8).
+-- Arguments: the dataset; the root dataset; "debris" to destroy one that is not whole.
+-- Returns: "done", "absent", "lost" (the root dataset is), "partial" (unless "debris"),
+-- "cloned" (by a tree that is whole), "clones" (by others only), "children", "busy", or
+-- an error number.
+args = ...
+argv = args["argv"]
+tree, root, debris = argv[1], argv[2], argv[3] == "debris"
+
+function whole(dataset)
+    _, source = zfs.get_prop(dataset, "jetpack:created")
+    return source == dataset
+end
+
+if not zfs.exists(root) then return "lost" end
+if not zfs.exists(tree) then return "absent" end
+if not debris and not whole(tree) then return "partial" end
+
+for child in zfs.list.children(tree) do return "children" end
+snapshots, clones = {}, false
+for snapshot in zfs.list.snapshots(tree) do
+    for clone in zfs.list.clones(snapshot) do
+        if whole(clone) then return "cloned" end
+        clones = true
+    end
+    if not clones and zfs.check.destroy(snapshot) ~= 0 then return "busy" end
+    table.insert(snapshots, snapshot)
+end
+if clones then return "clones" end
+for _, snapshot in ipairs(snapshots) do
+    err = zfs.sync.destroy(snapshot)
+    if err ~= 0 then return err end
+end
+err = zfs.sync.destroy(tree)
+if err == EBUSY then return "busy" end
+if err ~= 0 then return err end
+return "done"

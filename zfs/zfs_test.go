@@ -1,0 +1,127 @@
+package zfs
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jetpack-run/jetpack/internal/storage"
+	"github.com/jetpack-run/jetpack/internal/storage/storagetest"
+	"github.com/jetpack-run/jetpack/internal/testenv"
+)
+
+// testDataset is the environment variable with an empty dataset for tests. Each test
+// makes datasets of its own below it, whose names begin with testPrefix; what earlier
+// tests left of these is removed.
+const (
+	testDataset = "JETPACK_TEST_ZFS"
+	testPrefix  = "jptest-"
+)
+
+func TestMain(m *testing.M) {
+	actAsCommand() // and exit, if called as zfs or zpool
+	if place := os.Getenv(churnPlace); place != "" {
+		churn(place) // until it is killed
+	}
+	os.Exit(testenv.PrivateMounts(m))
+}
+
+// place is a driver that the suite can open again, litter and take away.
+type place struct {
+	*Driver
+	tb testing.TB
+}
+
+// newDataset names a dataset for a test, or skips it.
+func newDataset(tb testing.TB) string {
+	tb.Helper()
+	parent := os.Getenv(testDataset)
+	if parent == "" {
+		tb.Skipf("needs ZFS: set %s to a dataset", testDataset)
+	}
+	testenv.Root(tb)
+	dataset := parent + "/" + testPrefix + randomID()[:6]
+	tb.Cleanup(func() { zfs(tb, "destroy", "-r", dataset) })
+	return dataset
+}
+
+func open(tb testing.TB) *place {
+	tb.Helper()
+	dataset := newDataset(tb)
+	if _, err := Init(tb.Context(), dataset, "12345678", "/"); err != nil {
+		tb.Fatal(err)
+	}
+	// Characters that the options of mount(2) use themselves.
+	d, err := Open(dataset, filepath.Join(tb.TempDir(), `a:b,c=d \ e`))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return &place{d, tb}
+}
+
+// zfs runs a command that must succeed, after the test, too.
+func zfs(tb testing.TB, args ...string) string {
+	tb.Helper()
+	out, err := run(tb.Context(), "", "zfs", args...)
+	if tb.Context().Err() != nil {
+		out, err = run(backgroundContext, "", "zfs", args...)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return out
+}
+
+func (p *place) Reopen(t *testing.T) storage.Driver {
+	t.Helper()
+	d, err := Open(p.dataset, p.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// MakePartial makes a dataset that was created, filled and never committed.
+func (p *place) MakePartial(t *testing.T, name string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := p.makeKind(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	zfs(t, "create", "-o", "readonly=off", p.fs(name))
+	if err := attach(p.fs(name), dir, false); err != nil {
+		t.Fatal(err)
+	}
+	err := os.WriteFile(filepath.Join(dir, "debris"), nil, 0o600)
+	if err := errors.Join(err, detach(dir)); err != nil {
+		t.Fatal(err)
+	}
+	zfs(t, "inherit", "readonly", p.fs(name))
+}
+
+// Damage takes away what makes a tree whole, or sealed.
+func (p *place) Damage(t *testing.T, name string) {
+	t.Helper()
+	if strings.Contains(zfs(t, "list", "-H", "-d", "1", "-t", "snapshot", "-o", "name", p.fs(name)), sealSuffix) {
+		zfs(t, "rename", p.fs(name)+sealSuffix, p.fs(name)+"@damaged")
+	}
+	zfs(t, "inherit", createdProperty, p.fs(name))
+	zfs(t, "inherit", "readonly", p.fs(name))
+}
+
+func (p *place) Vanish(t *testing.T) {
+	t.Helper()
+	away := p.dataset + ".away"
+	zfs(t, "rename", p.dataset, away)
+	t.Cleanup(func() { zfs(t, "rename", away, p.dataset) })
+}
+
+func TestConformance(t *testing.T) {
+	storagetest.Run(t, func(t *testing.T) storage.Driver { return open(t) })
+}
+
+func BenchmarkClone(b *testing.B) {
+	storagetest.BenchmarkClone(b, func(b *testing.B) storage.Driver { return open(b) })
+}
