@@ -1,41 +1,75 @@
-# jetpack's build. 'make demo' and 'make test' install what is missing on Debian.
+# jetpack's build, for GNU make and BSD make. 'make demo' and 'make test' install what
+# is missing on Debian.
 
 GO       ?= go
 PREFIX   ?= /usr/local
 DESTDIR  ?=
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+BIN      ?= bin/jetpack
+CGO_ENABLED ?= 0
+
+# The system to build and to install for: 'make install GOOS=freebsd DESTDIR=/tmp/stage'.
+SYSTEM   != uname -s | tr A-Z a-z
+GOOS     ?= $(SYSTEM)
+COMMIT   != git describe --tags --always --dirty 2>/dev/null || echo devel
+VERSION  ?= $(COMMIT)
 GOFLAGS_BUILD = -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
-export CGO_ENABLED ?= 0
-
-.PHONY: build install demo test generate lint clean
+.PHONY: build install install-share install-linux install-freebsd demo test test-zfs test-freebsd generate lint clean
 
 build:
-	$(GO) build $(GOFLAGS_BUILD) -o bin/jetpack ./cmd/jetpack
+	CGO_ENABLED=$(CGO_ENABLED) GOOS=$(GOOS) $(GO) build $(GOFLAGS_BUILD) -o $(BIN) ./cmd/jetpack
 
-# Installs what 'make build' made, and the generated pages of share/.
-install: build
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/jetpack
+# Installs what 'make build' made, and what is in share/.
+install: build install-share
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/jetpack
+
+install-share: install-$(GOOS)
+	install -d $(DESTDIR)$(PREFIX)/share/jetpack
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -d $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
-	install -m 0755 bin/jetpack $(DESTDIR)$(PREFIX)/bin/jetpack
 	install -m 0644 share/man/man1/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 0644 share/man/man5/*.5 $(DESTDIR)$(PREFIX)/share/man/man5/
 	install -m 0644 share/completions/jetpack.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/jetpack
 	install -m 0644 share/completions/_jetpack $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_jetpack
 	install -m 0644 share/completions/jetpack.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/jetpack.fish
 
+install-linux:
+
+# The scripts name their files below /usr/local.
+install-freebsd:
+	install -d $(DESTDIR)$(PREFIX)/etc/rc.d $(DESTDIR)$(PREFIX)/etc/newsyslog.conf.d $(DESTDIR)$(PREFIX)/etc/jetpack
+	sed 's,/usr/local/,$(PREFIX)/,g' share/rc.d/jetpack >$(DESTDIR)$(PREFIX)/etc/rc.d/jetpack
+	sed 's,/usr/local/,$(PREFIX)/,g' share/newsyslog/jetpack.conf >$(DESTDIR)$(PREFIX)/etc/newsyslog.conf.d/jetpack.conf
+	chmod 0755 $(DESTDIR)$(PREFIX)/etc/rc.d/jetpack
+	chmod 0644 $(DESTDIR)$(PREFIX)/etc/newsyslog.conf.d/jetpack.conf
+	install -m 0644 share/jetpack.toml.sample $(DESTDIR)$(PREFIX)/etc/jetpack/jetpack.toml.sample
+
 demo:
-	./test/demo.sh
+	CGO_ENABLED=$(CGO_ENABLED) ./test/demo.sh
 
 test:
-	./test/test.sh
+	CGO_ENABLED=$(CGO_ENABLED) ./test/test.sh
 
-# Rewrites what is generated from the code: manual pages, completions, tables in docs/.
+# Runs the suites that storage matters to on a Debian guest with ZFS, which is built once and
+# emulated: slowly. 'make test-zfs ZFS_SUITES=./...' runs all (test/guest, test/remote).
+ZFS_SUITES ?= ./zfs
+test-zfs:
+	$(GO) build -o .cache/bin/remote ./test/remote
+	./test/guest/run.sh .cache/bin/remote $(ZFS_SUITES)
+
+# Runs all suites on a FreeBSD machine: 'make test-freebsd HOST=ssh://root@host:port [KEY=FILE]'.
+FREEBSD_SUITES ?= ./...
+test-freebsd:
+	$(GO) build -o .cache/bin/remote ./test/remote
+	.cache/bin/remote $(FREEBSD_SUITES)
+
+# Rewrites what is generated from the code: manual pages, completions, the sample of the
+# configuration, tables in docs/.
 generate: build
 	rm -rf share/man share/completions
-	bin/jetpack generate .
+	$(BIN) generate .
 
 clean:
 	rm -rf bin .cache

@@ -187,7 +187,7 @@ func (r *Runtime) collect(ctx context.Context, id string, grace time.Duration) (
 
 // isOver tells whether a pod that nobody holds has come to its end, from what was read
 // of it. A damaged one has if its state says so, or is what is damaged; one that could
-// not be read just now may be well.
+// not be read just now may be well. One that is marked for boot is to be started again.
 func isOver(info Info, readErr error, grace time.Duration) (bool, error) {
 	switch {
 	case errors.Is(readErr, ErrNotFound):
@@ -195,7 +195,15 @@ func isOver(info Info, readErr error, grace time.Duration) (bool, error) {
 	case readErr != nil && !errors.Is(readErr, ErrDamaged):
 		return false, readErr
 	}
-	return info.State.Phase != Prepared && (info.State.Phase != Exited || time.Since(info.State.Ended) >= grace), nil
+	switch info.State.Phase {
+	case Prepared:
+		return false, nil
+	case Running: // it has crashed
+		return !info.Options.Boot, nil
+	case Exited:
+		return !info.Options.Boot && time.Since(info.State.Ended) >= grace, nil
+	}
+	return true, nil
 }
 
 // collectEmbryo removes a pod whose making, or whose removal, was cut short. Pods are

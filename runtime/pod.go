@@ -71,6 +71,8 @@ type Options struct {
 	// KeepRootfs: a start goes on with the roots and `empty` volumes that the one
 	// before has left, instead of fresh ones. It may be set on a Pod for one start.
 	KeepRootfs bool `json:"keepRootfs,omitempty"`
+	// Boot marks a pod that the host starts when it boots. GC keeps it, ended or crashed.
+	Boot bool `json:"boot,omitempty"`
 }
 
 // Info is a pod as commands show it.

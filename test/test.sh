@@ -12,7 +12,7 @@ lint=v2.15.0
 
 step() { printf '\n== %s\n' "$*"; }
 
-./test/install.sh runc:runc gcc:gcc shellcheck:shellcheck xz-utils:xz bzip2:bzip2 tmux:tmux
+./test/install.sh runc:runc gcc:gcc shellcheck:shellcheck xz-utils:xz bzip2:bzip2 tmux:tmux bmake:bmake
 
 step "cross-builds and vet"
 for target in linux/amd64 linux/arm64 freebsd/amd64 freebsd/arm64; do
@@ -28,14 +28,14 @@ if [ ! -x "$cache/bin/golangci-lint-$lint" ]; then
 fi
 "$cache/bin/golangci-lint-$lint" run
 GOOS=freebsd "$cache/bin/golangci-lint-$lint" run
-shellcheck test/*.sh .ci/run
+shellcheck test/*.sh .ci/run share/rc.d/*
 [ -z "$(go mod tidy -diff)" ] || { echo "go.mod is not tidy: run 'go mod tidy'" >&2; exit 1; }
 
 step "generated files are up to date"
 make -s build
 rm -rf "$cache/generated"
 bin/jetpack generate "$cache/generated"
-for path in share/man share/completions docs/capabilities.md docs/json.md; do
+for path in share/man share/completions share/jetpack.toml.sample docs/capabilities.md docs/json.md; do
 	diff -r "$cache/generated/$path" "$path" || { echo "$path is out of date: run 'make generate'" >&2; exit 1; }
 done
 

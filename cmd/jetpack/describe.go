@@ -19,7 +19,7 @@ import (
 
 // describe turns a command line into a pod manifest and what is kept beside it.
 func (c *cli) describe(ctx context.Context, h *host, rt *runtime.Runtime, o *podOptions, args []string) (*schema.PodManifest, runtime.Options, error) {
-	po := runtime.Options{Name: o.name, Hostname: o.hostname, Network: o.networkOn(rt.Engine), KeepRootfs: o.keepRootfs}
+	po := runtime.Options{Name: o.name, Hostname: o.hostname, Network: o.networkOn(rt.Engine), KeepRootfs: o.keepRootfs, Boot: o.boot}
 	if err := o.check(); err != nil {
 		return nil, po, err
 	}
@@ -54,6 +54,9 @@ func (o *podOptions) check() error {
 	}
 	if o.hostname != "" && !runtime.ValidHostname(o.hostname) {
 		return usagef("--hostname %q: want letters, digits, dots and hyphens", o.hostname)
+	}
+	if o.boot && o.remove {
+		return usagef("--rm removes the pod when it has ended: no --boot beside it")
 	}
 	return o.waived.check()
 }

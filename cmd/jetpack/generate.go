@@ -18,7 +18,8 @@ import (
 )
 
 // newGenerateCommand writes what is made from the code: the manual pages, the
-// completion scripts, the tables of capabilities and of what is printed as JSON.
+// completion scripts, the sample of the configuration file, the tables of
+// capabilities and of what is printed as JSON.
 // The tree keeps the result, and the tests compare.
 func newGenerateCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
@@ -53,6 +54,7 @@ func (c *cli) runGenerate(root *cobra.Command, dir string) (err error) {
 	}
 	return errors.Join(
 		writeTo(filepath.Join(man5, "jetpack.toml.5"), config.ManPage),
+		writeTo(filepath.Join(share, "jetpack.toml.sample"), func(w io.Writer) error { return config.Sample(w, "freebsd") }),
 		writeTo(filepath.Join(docs, "capabilities.md"), writeCapabilities),
 		writeTo(filepath.Join(docs, "json.md"), writeSchemas),
 	)

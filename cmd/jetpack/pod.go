@@ -20,7 +20,7 @@ func newPodCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{Use: "pod", Short: "Work with pods", RunE: group, Args: cobra.ArbitraryArgs}
 	cmd.AddCommand(
 		newPodRunCommand(c), newPodPrepareCommand(c), newPodStartCommand(c),
-		newPodListCommand(c), newPodInspectCommand(c), newPodManifestCommand(c), newPodDiffCommand(c),
+		newPodBootCommand(c), newPodListCommand(c), newPodInspectCommand(c), newPodManifestCommand(c), newPodDiffCommand(c),
 		newPodStopCommand(c), newPodKillCommand(c), newPodWaitCommand(c), newPodRmCommand(c), newPodGCCommand(c),
 	)
 	return cmd
@@ -36,6 +36,7 @@ type podView struct {
 	Network    string          `json:"network" doc:"private, none or host; empty for an embryo, and for a damaged pod of which that is not known, like name and apps"`
 	Addresses  []string        `json:"addresses" doc:"what it is reached at; empty unless it runs in a private network"`
 	KeepRootfs bool            `json:"keepRootfs" doc:"a start goes on with the roots as they were left"`
+	Boot       bool            `json:"boot" doc:"it is marked to be started when the host boots"`
 	Created    time.Time       `json:"created" doc:"when it was made; for an embryo, and for a damaged pod of which that is not known, when its directory last changed"`
 	Started    *time.Time      `json:"started" doc:"when it was last started" null:"if never"`
 	Ended      *time.Time      `json:"ended" doc:"when it ended" null:"if it has not"`
@@ -56,7 +57,7 @@ type podAppView struct {
 func viewPod(p runtime.Info) podView {
 	v := podView{
 		ID: p.UUID, Name: p.Options.Name, Status: p.State.Phase, Hostname: p.Hostname(),
-		Network: string(p.Options.Network), KeepRootfs: p.Options.KeepRootfs, Created: p.Options.Created, Apps: []podAppView{}, Addresses: []string{},
+		Network: string(p.Options.Network), KeepRootfs: p.Options.KeepRootfs, Boot: p.Options.Boot, Created: p.Options.Created, Apps: []podAppView{}, Addresses: []string{},
 		Started: timeOrNull(p.State.Started), Ended: timeOrNull(p.State.Ended),
 	}
 	if p.State.Phase == runtime.Exited {

@@ -29,6 +29,7 @@ type podOptions struct {
 	strict         bool
 	remove         bool
 	keepRootfs     bool
+	boot           bool
 	dryRun         bool
 	waived         insecure
 	app            appOptions // given before the image of a single app
@@ -68,6 +69,7 @@ func (o *podOptions) add(cmd *cobra.Command) {
 	f.StringVar(&o.uuidFile, "uuid-file", "", "write the pod's UUID to `FILE`")
 	f.BoolVar(&o.strict, "strict", false, "refuse what would be ignored or filled in")
 	f.BoolVar(&o.keepRootfs, "keep-rootfs", false, "a later start goes on with the roots and empty volumes as they were left")
+	f.BoolVar(&o.boot, "boot", false, "mark the pod to be started when the host boots")
 	o.waived.add(cmd)
 	o.app.add(f)
 }

@@ -1,6 +1,6 @@
 // Command report reads the JSON of 'go test -json' and prints a line a package,
 // the output of what failed, and every skipped test with its reason, so that
-// nothing is skipped unnoticed.
+// nothing is skipped unnoticed. Its arguments say in the last line what was tested.
 package main
 
 import (
@@ -20,13 +20,13 @@ type event struct {
 }
 
 func main() {
-	if err := report(os.Stdin, os.Stdout); err != nil {
+	if err := report(os.Stdin, os.Stdout, strings.Join(os.Args[1:], " ")); err != nil {
 		fmt.Fprintln(os.Stderr, "report:", err)
 		os.Exit(1)
 	}
 }
 
-func report(r io.Reader, w io.Writer) error {
+func report(r io.Reader, w io.Writer, tested string) error {
 	output := map[string][]string{} // by package and test
 	var skipped, failed []string
 	var passes, fails int
@@ -40,6 +40,8 @@ func report(r io.Reader, w io.Writer) error {
 		}
 		key := e.Package + " " + e.Test
 		switch {
+		case e.Action == "build-output":
+			fmt.Fprint(w, e.Output)
 		case e.Action == "output":
 			output[key] = append(output[key], e.Output)
 		case e.Test == "" && (e.Action == "pass" || e.Action == "fail"):
@@ -65,7 +67,10 @@ func report(r io.Reader, w io.Writer) error {
 		fmt.Fprintln(w, "FAIL", key)
 		fmt.Fprint(w, strings.Join(output[key], ""))
 	}
-	fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", passes, fails, len(skipped))
+	if tested != "" {
+		tested += ": "
+	}
+	fmt.Fprintf(w, "%s%d run, %d passed, %d failed, %d skipped\n", tested, passes+fails+len(skipped), passes, fails, len(skipped))
 	return in.Err()
 }
 

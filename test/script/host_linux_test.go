@@ -60,6 +60,14 @@ func (h *host) must(args ...string) string {
 	return string(out)
 }
 
+// timed is must, and gives how long it took, on this machine.
+func (h *host) timed(args ...string) time.Duration {
+	h.t.Helper()
+	start := time.Now()
+	h.must(args...)
+	return time.Since(start)
+}
+
 // clean fails the test unless nothing of the root is mounted or running.
 func (h *host) clean() {
 	h.t.Helper()
@@ -169,6 +177,7 @@ func TestKilledAnywhere(t *testing.T) {
 		"example.com/handled", "--mount", "v:/v", "--mount", "n:/n", "--mount", "h:/h", "--",
 	}
 	h.must(slices.Concat([]string{"pod", "run", "--rm"}, shared, []string{"write", "/n/file", "kept"})...)
+	within := 3 * h.timed("pod", "run", "--rm", "example.com/probe", "--", "exit", "0") / 2
 	tests := []struct {
 		name   string
 		before []string
@@ -189,7 +198,7 @@ func TestKilledAnywhere(t *testing.T) {
 				if tt.before != nil {
 					h.legal(h.try(tt.before...), tt.code)
 				}
-				h.killAfter(150*time.Millisecond, tt.args...)
+				h.killAfter(within, tt.args...)
 				h.must("pod", "gc", "--grace-period", "1h")
 				h.must("system", "check")
 				// What has not crashed is still there, and can be started.
@@ -219,8 +228,10 @@ func TestImportKilledAnywhere(t *testing.T) {
 	for name, file := range map[string]string{"example.com/alone": h.file("example.com/alone"), "example.com/top": top} {
 		t.Run(name, func(t *testing.T) {
 			h := &host{t, h.bin, h.root}
+			within := h.timed("image", "import", "--insecure=signature", file)
+			h.must("image", "rm", name)
 			for range rounds() / 2 {
-				h.killAfter(60*time.Millisecond, "image", "import", "--insecure=signature", file)
+				h.killAfter(within, "image", "import", "--insecure=signature", file)
 				h.must("system", "prune", "--force")
 				h.clean()
 				h.must("image", "import", "--insecure=signature", file)

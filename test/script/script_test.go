@@ -34,16 +34,10 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(testenv.PrivateMounts(m)) }
 
-// binary builds the jetpack that is tested.
+// binary gives a directory with the jetpack that is tested.
 func binary(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, "jetpack"), "github.com/jetpack-run/jetpack/cmd/jetpack")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build jetpack: %v\n%s", err, out)
-	}
-	return dir
+	return filepath.Dir(testenv.Program(t, "jetpack", "github.com/jetpack-run/jetpack/cmd/jetpack"))
 }
 
 func TestScripts(t *testing.T) {
