@@ -16,7 +16,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/jetpack-run/jetpack/internal/atomicfile"
 	"github.com/jetpack-run/jetpack/internal/inroot"
 	"github.com/jetpack-run/jetpack/internal/network"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
@@ -61,7 +60,12 @@ func (p *pod) recordAddresses(name string, addrs []netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(filepath.Join(p.dir, leaseFile), data, 0o600)
+	// Not on stable storage: no address outlives the boot.
+	file := filepath.Join(p.dir, leaseFile)
+	if err := os.WriteFile(file+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
 }
 
 func readLease(dir string) (l lease, err error) {
@@ -72,7 +76,10 @@ func readLease(dir string) (l lease, err error) {
 	if err != nil {
 		return l, err
 	}
-	return l, json.Unmarshal(data, &l)
+	if json.Unmarshal(data, &l) != nil {
+		return lease{}, nil // what a loss of power has left
+	}
+	return l, nil
 }
 
 // makeMountPoints makes the directories of the apps in the jail's root, and in

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"time"
 
 	gozfs "github.com/mistifyio/go-zfs/v3"
 
@@ -84,7 +83,6 @@ func run(ctx context.Context, stdin, command string, args ...string) (string, er
 	cmd := exec.CommandContext(ctx, command, args...) //nolint:gosec // no shell; names are checked
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	cmd.Stdin = strings.NewReader(stdin)
-	cmd.WaitDelay = time.Second
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
