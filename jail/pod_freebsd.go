@@ -76,10 +76,10 @@ func readLease(dir string) (l lease, err error) {
 	if err != nil {
 		return l, err
 	}
-	if json.Unmarshal(data, &l) != nil {
-		return lease{}, nil // what a loss of power has left
+	if !json.Valid(data) {
+		return l, nil // what a loss of power has left
 	}
-	return l, nil
+	return l, json.Unmarshal(data, &l)
 }
 
 // makeMountPoints makes the directories of the apps in the jail's root, and in

@@ -221,7 +221,7 @@ func own() error {
 	// process of the pod may trace it (FreeBSD-SA-21:05.jail_chdir).
 	how := int32(traceDisableTillExec)
 	_, _, errno := unix.Syscall6(unix.SYS_PROCCTL, 0, uintptr(os.Getpid()), procTraceControl, uintptr(unsafe.Pointer(&how)), 0, 0) //nolint:gosec // no wrapper in x/sys
-	if errno != 0 && errno != unix.EBUSY { // somebody traces this process, who may
+	if errno != 0 && errno != unix.EBUSY {                                                                                         // somebody traces this process, who may
 		return fmt.Errorf("forbid tracing: %w", errno)
 	}
 	// A signal that is ignored (nohup(1), "&" in sh) would be ignored by every

@@ -40,7 +40,7 @@ func newHost(t *testing.T) *host {
 	if err := os.WriteFile(aci, probeImage(t, probe, "example.com/probe", nil), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h.must("init")
+	h.must(initArgs(t)...)
 	h.must("image", "import", "--insecure=signature", aci)
 	t.Cleanup(func() { h.must("pod", "gc") })
 	return h

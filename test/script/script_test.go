@@ -81,7 +81,7 @@ func setup(t *testing.T, env *testscript.Env, bin string, probe []byte) error {
 	if err := os.WriteFile(image, probeImage(t, probe, "example.com/probe", nil), 0o600); err != nil {
 		return err
 	}
-	for _, args := range [][]string{{"init"}, {"image", "import", "--insecure=signature", image}} {
+	for _, args := range [][]string{initArgs(t), {"image", "import", "--insecure=signature", image}} {
 		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "jetpack"), args...)
 		cmd.Env = env.Vars
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -98,6 +98,16 @@ func setup(t *testing.T, env *testscript.Env, bin string, probe []byte) error {
 		}
 	})
 	return nil
+}
+
+// initArgs makes a root: with its trees on ZFS where there is some for tests, or else
+// what is best where it is.
+func initArgs(t testing.TB) []string {
+	t.Helper()
+	if dataset := testenv.Dataset(t); dataset != "" {
+		return []string{"init", "--set", "storage.dataset=" + dataset}
+	}
+	return []string{"init"}
 }
 
 // probeImage is an image that holds the probe and what fields add.
