@@ -312,8 +312,18 @@ func TestRuleMarshal(t *testing.T) {
 	if _, err := (rule{path: strings.Repeat("x", 200)}).marshal(1, 1); err == nil {
 		t.Error("a pattern without room for its end")
 	}
-	if !devices[0].hide || devices[0].path != "" {
-		t.Error("the rules do not begin with hiding everything")
+	for i, r := range devices {
+		b, err := r.marshal(5000, 100*i)
+		if err != nil || hidesAll(b) != (i == 0) {
+			t.Errorf("rule %d, %+v, hides everything: %v, %v", i, r, hidesAll(b), err)
+		}
+	}
+	include, hideOne := make([]byte, ruleSize), make([]byte, ruleSize)
+	binary.NativeEndian.PutUint32(include[216:], 0x10)
+	copy(hideOne, want)
+	binary.NativeEndian.PutUint32(hideOne[220:], 1)
+	if !hidesAll(include) || hidesAll(hideOne) {
+		t.Error("including another set may hide everything, hiding one device does not")
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	seeds     = flag.Int("seeds", 0, "random cases for each driver (0: 200 for plaindir, 40 for overlay)")
+	seeds     = flag.Int("seeds", 0, "random cases for each driver (0: 200 for plaindir, 40 for others)")
 	firstSeed = flag.Int("seed", 0, "the first one of them")
 )
 
