@@ -27,7 +27,7 @@ import (
 // Sentinels, wrapped with the operation and the path. All other errors wrap a
 // syscall.Errno and so answer to fs.ErrNotExist and its like.
 var (
-	// ErrLoop: more than 40 symbolic links were met.
+	// ErrLoop: more symbolic links were met than the kernel follows.
 	ErrLoop = errors.New("too many levels of symbolic links")
 	// ErrNotRegular: the path does not name a regular file.
 	ErrNotRegular = errors.New("not a regular file")
@@ -36,8 +36,7 @@ var (
 )
 
 const (
-	maxLinks = 40   // as Linux's MAXSYMLINKS
-	maxPath  = 4096 // bytes, of a path asked for, of a link's target and of a resolved path
+	maxPath = 4096 // bytes, of a path asked for, of a link's target and of a resolved path
 )
 
 // Root is an open root directory. Paths given to its methods start at the root,

@@ -88,6 +88,11 @@ func same(a, b entry) (bool, error) {
 	}
 	switch a.info.Mode().Type() {
 	case fs.ModeDir:
+	case fs.ModeDevice, fs.ModeDevice | fs.ModeCharDevice:
+		// Of other files the number may be anything (UFS).
+		if sa.Rdev != sb.Rdev || !a.info.ModTime().Equal(b.info.ModTime()) {
+			return false, nil
+		}
 	case fs.ModeSymlink:
 		ta, erra := os.Readlink(a.path())
 		tb, errb := os.Readlink(b.path())
@@ -96,7 +101,7 @@ func same(a, b entry) (bool, error) {
 		}
 		fallthrough
 	default:
-		if sa.Size != sb.Size || sa.Rdev != sb.Rdev || !a.info.ModTime().Equal(b.info.ModTime()) {
+		if sa.Size != sb.Size || !a.info.ModTime().Equal(b.info.ModTime()) {
 			return false, nil
 		}
 	}

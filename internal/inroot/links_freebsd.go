@@ -1,0 +1,3 @@
+package inroot
+
+const maxLinks = 32 // MAXSYMLINKS of sys/param.h

@@ -1,0 +1,3 @@
+package inroot
+
+const maxLinks = 40 // MAXSYMLINKS of linux/namei.h
