@@ -71,6 +71,9 @@ type Options struct {
 	// KeepRootfs: a start goes on with the roots and `empty` volumes that the one
 	// before has left, instead of fresh ones. It may be set on a Pod for one start.
 	KeepRootfs bool `json:"keepRootfs,omitempty"`
+	// Transient says that the one who makes the pod removes it when it ends: its files
+	// need not outlive the boot.
+	Transient bool `json:"-"`
 	// Boot marks a pod that the host starts when it boots. GC keeps it, ended or crashed.
 	Boot bool `json:"boot,omitempty"`
 }
@@ -180,7 +183,11 @@ func (r *Runtime) create(ctx context.Context, m *schema.PodManifest, o Options, 
 
 // write replaces a file in the pod's directory.
 func (p *Pod) write(step, file string, data []byte) error {
-	return p.rt.step(step, func() error { return atomicfile.Write(filepath.Join(p.dir(), file), data, 0o600) })
+	write := atomicfile.Write
+	if p.Options.Transient {
+		write = atomicfile.Replace
+	}
+	return p.rt.step(step, func() error { return write(filepath.Join(p.dir(), file), data, 0o600) })
 }
 
 // removeDir removes a pod's directory, which may be gone. Without its state it is an

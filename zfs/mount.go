@@ -76,9 +76,11 @@ func (d *Driver) mountLocked(ctx context.Context, name string) error {
 // mountTree mounts a tree: read-only if it is sealed. Errors: ErrNotExist, errReadOnly
 // (the tree is not whole), EBUSY.
 func (d *Driver) mountTree(name, target string) error {
-	err := attach(d.fs(name)+sealSuffix, target, true)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if _, known := d.unsealed.Load(name); !known {
+		err := attach(d.fs(name)+sealSuffix, target, true)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	if err := attach(d.fs(name), target, false); err != nil {
 		return err

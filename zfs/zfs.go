@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -33,6 +34,10 @@ type Driver struct {
 	dataset string            // the root dataset
 	dir     string            // where trees are mounted
 	system  map[string]string // systemProperties
+
+	// unsealed are trees that this process has made and not sealed: Mount need not look
+	// for their snapshot.
+	unsealed sync.Map
 }
 
 var _ storage.Driver = (*Driver)(nil)
@@ -108,6 +113,7 @@ func (d *Driver) Create(ctx context.Context, name string, opts storage.Options) 
 	if err != nil {
 		return fmt.Errorf("create tree %s: %w", name, err)
 	}
+	d.unsealed.Store(name, nil)
 	return nil
 }
 
@@ -132,6 +138,7 @@ func (d *Driver) Clone(ctx context.Context, origin, name string, opts storage.Op
 	if err != nil {
 		return fmt.Errorf("clone tree %s to %s: %w", origin, name, err)
 	}
+	d.unsealed.Store(name, nil)
 	return nil
 }
 
@@ -282,6 +289,7 @@ func (d *Driver) Seal(ctx context.Context, name string) error {
 }
 
 func (d *Driver) seal(ctx context.Context, name string) error {
+	d.unsealed.Delete(name)
 	k, err := d.whole(ctx, name)
 	if err != nil {
 		return err
@@ -363,6 +371,7 @@ func (d *Driver) deadClones(ctx context.Context, name string) ([]string, error) 
 
 // forget removes the directories of a tree that is gone, as far as they are empty.
 func (d *Driver) forget(name string) {
+	d.unsealed.Delete(name)
 	for _, dir := range []string{d.target(name), d.view(name)} {
 		_ = os.Remove(dir) // it is no harm when it stays
 	}

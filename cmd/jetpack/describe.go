@@ -19,7 +19,7 @@ import (
 
 // describe turns a command line into a pod manifest and what is kept beside it.
 func (c *cli) describe(ctx context.Context, h *host, rt *runtime.Runtime, o *podOptions, args []string) (*schema.PodManifest, runtime.Options, error) {
-	po := runtime.Options{Name: o.name, Hostname: o.hostname, Network: o.networkOn(rt.Engine), KeepRootfs: o.keepRootfs, Boot: o.boot}
+	po := runtime.Options{Name: o.name, Hostname: o.hostname, Network: o.networkOn(rt.Engine), KeepRootfs: o.keepRootfs, Transient: o.remove, Boot: o.boot}
 	if err := o.check(); err != nil {
 		return nil, po, err
 	}

@@ -34,6 +34,24 @@ func Write(path string, data []byte, perm os.FileMode) (err error) {
 	return SyncDir(dir)
 }
 
+// Replace is Write for files that matter until the next boot: the old content or the
+// new is there whatever happens to this process, but after a loss of power the file
+// may hold anything. It waits for no disk.
+func Replace(path string, data []byte, perm os.FileMode) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Chmod(perm), f.Close()); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
+	}
+	return nil
+}
+
 // SyncDir puts the entries of a directory (files made, renamed and removed in
 // it) on stable storage.
 func SyncDir(dir string) (err error) {

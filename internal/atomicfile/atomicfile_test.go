@@ -7,10 +7,34 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/jetpack-run/jetpack/internal/atomicfile"
 )
+
+func TestReplace(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	defer syscall.Umask(syscall.Umask(0o077))
+	for _, want := range []string{"one", "another"} {
+		if err := atomicfile.Replace(file, []byte(want), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(file)
+		if err != nil || string(got) != want {
+			t.Errorf("content %q, %v, want %q", got, err, want)
+		}
+	}
+	if fi, err := os.Stat(file); err != nil || fi.Mode().Perm() != 0o666 {
+		t.Errorf("mode %v, %v", fi.Mode(), err)
+	}
+	if err := atomicfile.Replace(filepath.Join(file, "below"), nil, 0o600); err == nil {
+		t.Error("a file below a file")
+	}
+	if entries, err := os.ReadDir(filepath.Dir(file)); err != nil || len(entries) != 1 {
+		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
 
 func TestWrite(t *testing.T) {
 	for _, tt := range []struct {
