@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/jetpack-run/jetpack/internal/sandbox"
+	"github.com/jetpack-run/jetpack/internal/storage"
 )
 
 // Run is a pod whose apps run, supervised by this process.
@@ -94,6 +95,12 @@ func (r *Run) Wait() (Info, error) {
 	r.wg.Wait()
 	ctx := context.Background()
 	p := r.pod
+	if d, ok := p.rt.Storage.(storage.Preparer); ok && p.Options.Transient {
+		trees, _ := p.rt.podTrees(ctx, p.Info) // asked for again when it counts
+		for _, tree := range trees {
+			d.PrepareDestroy(tree)
+		}
+	}
 	shutErr := r.shut(ctx)
 	err := errors.Join(shutErr, p.release(ctx))
 	state := p.State

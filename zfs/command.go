@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 
 	gozfs "github.com/mistifyio/go-zfs/v3"
 
@@ -79,24 +81,57 @@ func library(err error) error {
 
 // run runs zfs(8) or zpool(8) and returns what it prints. It is killed when ctx ends,
 // and then nobody knows whether the change was made, but it was made as a whole or not.
-func run(ctx context.Context, stdin, command string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, command, args...) //nolint:gosec // no shell; names are checked
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	cmd.Stdin = strings.NewReader(stdin)
-	var stdout, stderr strings.Builder
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+func run(ctx context.Context, command string, args ...string) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	p, err := start(command, args...)
+	if err != nil {
+		return "", err
+	}
+	return p.finish(ctx, "")
+}
+
+// process is a command that has been started.
+type process struct {
+	cmd            *exec.Cmd
+	stdin          io.WriteCloser
+	stdout, stderr strings.Builder
+}
+
+func start(command string, args ...string) (*process, error) {
+	p := &process{cmd: exec.Command(command, args...)} //nolint:gosec,noctx // no shell, names are checked; see finish
+	p.cmd.Env = append(os.Environ(), "LC_ALL=C")
+	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // no signals from our terminal
+	var err error
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, explain(command, "", err)
+	}
+	return p, nil
+}
+
+// finish gives the process its input and waits for its end.
+func (p *process) finish(ctx context.Context, stdin string) (string, error) {
+	stop := context.AfterFunc(ctx, func() { _ = p.cmd.Process.Kill() }) // it may have ended
+	defer stop()
+	_, _ = io.WriteString(p.stdin, stdin) // one that has failed does not read it
+	_ = p.stdin.Close()
+	err := p.cmd.Wait()
 	if ctx.Err() != nil {
 		return "", ctx.Err()
 	}
 	if err != nil {
-		return "", explain(command, stderr.String(), err)
+		return "", explain(p.cmd.Args[0], p.stderr.String(), err)
 	}
-	return stdout.String(), nil
+	return p.stdout.String(), nil
 }
 
 // change runs zfs(8) for what it does.
 func change(ctx context.Context, args ...string) error {
-	_, err := run(ctx, "", "zfs", args...)
+	_, err := run(ctx, "zfs", args...)
 	return err
 }

@@ -38,9 +38,14 @@ type Driver struct {
 	// unsealed are trees that this process has made and not sealed: Mount need not look
 	// for their snapshot.
 	unsealed sync.Map
+	// destroys are the commands that PrepareDestroy has started, by tree.
+	destroys sync.Map
 }
 
-var _ storage.Driver = (*Driver)(nil)
+var (
+	_ storage.Driver   = (*Driver)(nil)
+	_ storage.Preparer = (*Driver)(nil)
+)
 
 const (
 	makeLock  = ".make"  // shared by who makes a tree, exclusive to who removes a partial one
@@ -440,6 +445,23 @@ var (
 //go:embed destroy.lua
 var destroyProgram string
 
+// startDestroy starts the command that will destroy a tree once it gets its program:
+// half of its time it takes to come to life.
+func (d *Driver) startDestroy(name, what string) (*process, error) {
+	pool, _, _ := strings.Cut(d.dataset, "/")
+	return start("zfs", "program", "-j", pool, "-", d.fs(name), d.dataset, what)
+}
+
+// PrepareDestroy is storage.Preparer's. A command that gets no program does nothing.
+func (d *Driver) PrepareDestroy(name string) {
+	if storage.CheckName(name) != nil {
+		return
+	}
+	if p, err := d.startDestroy(name, "tree"); err == nil { // else Destroy will tell
+		d.destroys.Store(name, p)
+	}
+}
+
 // remove destroys a dataset; one that is not whole only as debris.
 func (d *Driver) remove(ctx context.Context, name string, debris bool) error {
 	// The kernel would say so, too, but this costs less. A view that a crash left goes.
@@ -455,8 +477,13 @@ func (d *Driver) remove(ctx context.Context, name string, debris bool) error {
 	if debris {
 		what = "debris"
 	}
-	pool, _, _ := strings.Cut(d.dataset, "/")
-	out, err := run(ctx, destroyProgram, "zfs", "program", "-j", pool, "-", d.fs(name), d.dataset, what)
+	var p *process
+	if prepared, ok := d.destroys.LoadAndDelete(name); ok && !debris {
+		p = prepared.(*process)
+	} else if p, err = d.startDestroy(name, what); err != nil {
+		return err
+	}
+	out, err := p.finish(ctx, destroyProgram)
 	if errors.Is(err, errAbsent) {
 		return d.lost(ctx, err)
 	}
@@ -577,7 +604,7 @@ const readProperties = "origin,clones,used,logicalreferenced,readonly," + create
 // its dataset.
 func (d *Driver) read(ctx context.Context, dataset string, depth int) ([]kept, error) {
 	// local are the properties that are not inherited, none those that are not settings.
-	out, err := run(ctx, "", "zfs", "get", "-Hp", "-d", strconv.Itoa(depth), "-t", "filesystem,snapshot",
+	out, err := run(ctx, "zfs", "get", "-Hp", "-d", strconv.Itoa(depth), "-t", "filesystem,snapshot",
 		"-s", "local,none", "-o", "name,property,value", readProperties, dataset)
 	if err != nil {
 		return nil, err
@@ -689,7 +716,7 @@ func (d *Driver) Usage(ctx context.Context, name string) (storage.Usage, error) 
 	if err == nil && k.mounted {
 		// What was written in the last seconds is not in the numbers yet.
 		pool, _, _ := strings.Cut(d.dataset, "/")
-		if _, err = run(ctx, "", "zpool", "sync", pool); err == nil {
+		if _, err = run(ctx, "zpool", "sync", pool); err == nil {
 			k, err = d.whole(ctx, name)
 		}
 	}

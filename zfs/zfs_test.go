@@ -17,7 +17,7 @@ import (
 // tests left of these is removed.
 const (
 	testDataset = "JETPACK_TEST_ZFS"
-	testPrefix  = "jptest-"
+	testPrefix  = "jp-"
 )
 
 func TestMain(m *testing.M) {
@@ -64,9 +64,9 @@ func open(tb testing.TB) *place {
 // zfs runs a command that must succeed, after the test, too.
 func zfs(tb testing.TB, args ...string) string {
 	tb.Helper()
-	out, err := run(tb.Context(), "", "zfs", args...)
+	out, err := run(tb.Context(), "zfs", args...)
 	if tb.Context().Err() != nil {
-		out, err = run(backgroundContext, "", "zfs", args...)
+		out, err = run(backgroundContext, "zfs", args...)
 	}
 	if err != nil {
 		tb.Fatal(err)
@@ -120,6 +120,64 @@ func (p *place) Vanish(t *testing.T) {
 
 func TestConformance(t *testing.T) {
 	storagetest.Run(t, func(t *testing.T) storage.Driver { return open(t) })
+}
+
+func TestPrepareDestroy(t *testing.T) {
+	d := open(t)
+	ctx := t.Context()
+	make := func(name string) {
+		t.Helper()
+		if err := d.Create(ctx, name, storage.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Mount(ctx, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := func(name string) {
+		t.Helper()
+		if _, err := d.Stat(ctx, name); !errors.Is(err, storage.ErrNotFound) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"pods/a", "pods/b"} {
+		make(name)
+		d.PrepareDestroy(name)
+	}
+	for _, name := range []string{"pods/a", "pods/b"} {
+		if err := storage.Remove(ctx, d, name); err != nil {
+			t.Error(err)
+		}
+		gone(name)
+	}
+	// What is mounted all the same is not destroyed, and can be later.
+	make("pods/a")
+	d.PrepareDestroy("pods/a")
+	if err := d.Destroy(ctx, "pods/a"); !errors.Is(err, storage.ErrBusy) {
+		t.Errorf("Destroy of a mounted tree = %v", err)
+	}
+	if err := storage.Remove(ctx, d, "pods/a"); err != nil {
+		t.Error(err)
+	}
+	gone("pods/a")
+	// Without a Destroy nothing comes of it.
+	make("pods/a")
+	d.PrepareDestroy("pods/a")
+	if p, ok := d.destroys.LoadAndDelete("pods/a"); !ok {
+		t.Error("nothing was prepared")
+	} else if out, err := p.(*process).finish(ctx, ""); err != nil {
+		t.Errorf("no program: %q, %v", out, err)
+	}
+	if tree, err := d.Stat(ctx, "pods/a"); err != nil || !tree.Mounted {
+		t.Errorf("the tree is %+v, %v", tree, err)
+	}
+	d.PrepareDestroy("pods/none")
+	if err := d.Destroy(ctx, "pods/none"); !errors.Is(err, storage.ErrNotFound) {
+		t.Errorf("Destroy of no tree = %v", err)
+	}
+	if err := storage.Remove(ctx, d, "pods/a"); err != nil {
+		t.Error(err)
+	}
 }
 
 func BenchmarkClone(b *testing.B) {

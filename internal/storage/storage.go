@@ -123,6 +123,14 @@ type Driver interface {
 	Diff(ctx context.Context, name string) ([]Change, error)
 }
 
+// Preparer is a Driver whose Destroy takes long to begin.
+type Preparer interface {
+	// PrepareDestroy begins what the next Destroy of a tree through this value will
+	// take; the tree may still be mounted. It changes nothing, and if no Destroy follows
+	// nothing comes of it.
+	PrepareDestroy(name string)
+}
+
 // Remove destroys a tree, mounted or not, there or not. Errors: ErrBusy while a
 // process uses it or it has clones.
 func Remove(ctx context.Context, d Driver, name string) error {

@@ -69,8 +69,8 @@ keep() { # ID [DISK]
 		pool=${2:-$dir/pool}
 		[ -n "${2:-}" ] || truncate -s 4G "$pool"
 		if zpool create -f -m none -o cachefile=none "jetpacktest-$id" "$pool" &&
-			zfs create "jetpacktest-$id/tests"; then
-			echo "env JETPACK_TEST_ZFS=jetpacktest-$id/tests"
+			zfs create "jetpacktest-$id/t"; then
+			echo "env JETPACK_TEST_ZFS=jetpacktest-$id/t"
 		else
 			take_away "$id"
 			exit 1

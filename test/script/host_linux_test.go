@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -68,6 +69,42 @@ func (h *host) timed(args ...string) time.Duration {
 	return time.Since(start)
 }
 
+// record is what a root remembers of itself.
+func (h *host) record() (record struct{ ID, Dataset string }) {
+	h.t.Helper()
+	raw, err := os.ReadFile(filepath.Join(h.root, "jetpack.json"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := json.Unmarshal(raw, &record); err != nil {
+		h.t.Fatal(err)
+	}
+	return record
+}
+
+// trees are all that the storage has of a kind.
+func (h *host) trees(kind string) (found []string) {
+	h.t.Helper()
+	dataset := h.record().Dataset
+	if dataset == "" {
+		found, err := filepath.Glob(filepath.Join(h.root, "storage", kind, "*"))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		return found
+	}
+	out, err := exec.Command("zfs", "list", "-H", "-r", "-o", "name", dataset).CombinedOutput()
+	if err != nil {
+		h.t.Fatalf("zfs list: %v\n%s", err, out)
+	}
+	for _, name := range strings.Fields(string(out)) {
+		if strings.HasPrefix(name, dataset+"/"+kind+"/") {
+			found = append(found, name)
+		}
+	}
+	return found
+}
+
 // clean fails the test unless nothing of the root is mounted or running.
 func (h *host) clean() {
 	h.t.Helper()
@@ -79,20 +116,18 @@ func (h *host) clean() {
 	if bytes.Contains(mounts, []byte(h.root)) {
 		h.t.Fatalf("still mounted:\n%s", mounts)
 	}
-	for _, sub := range []string{"run", "storage/pods", "storage/volumes"} {
+	for _, sub := range []string{"run", "storage/pods", "storage/volumes"} { // also where trees are mounted
 		left, err := filepath.Glob(filepath.Join(h.root, sub, "*"))
 		if err != nil || len(left) > 0 {
 			h.t.Fatalf("still there: %v, %v", left, err)
 		}
 	}
-	var id struct{ ID string }
-	raw, err := os.ReadFile(filepath.Join(h.root, "jetpack.json"))
-	if err != nil {
-		h.t.Fatal(err)
+	for _, kind := range []string{"pods", "volumes"} {
+		if left := h.trees(kind); len(left) > 0 {
+			h.t.Fatalf("still there: %v", left)
+		}
 	}
-	if err := json.Unmarshal(raw, &id); err != nil {
-		h.t.Fatal(err)
-	}
+	id := h.record()
 	for _, depth := range []string{"*", "*/*"} {
 		left, err := filepath.Glob("/sys/fs/cgroup/" + depth + "/jetpack-" + id.ID + "-*")
 		if err != nil || len(left) > 0 {
@@ -156,13 +191,7 @@ func (h *host) file(name string, fields ...string) string {
 	return path
 }
 
-// rounds is how often a command is killed.
-func rounds() int {
-	if testing.Short() {
-		return 10
-	}
-	return 25
-}
+var kills = flag.Int("kills", 25, "how often a command is killed")
 
 // TestKilledAnywhere kills `pod run` and `pod start` at a random moment of their life;
 // one gc must take away everything, each time, but what outlives pods.
@@ -194,7 +223,7 @@ func TestKilledAnywhere(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			h := &host{t, h.bin, h.root}
-			for range rounds() {
+			for range *kills {
 				if tt.before != nil {
 					h.legal(h.try(tt.before...), tt.code)
 				}
@@ -230,7 +259,7 @@ func TestImportKilledAnywhere(t *testing.T) {
 			h := &host{t, h.bin, h.root}
 			within := h.timed("image", "import", "--insecure=signature", file)
 			h.must("image", "rm", name)
-			for range rounds() / 2 {
+			for range (*kills + 1) / 2 {
 				h.killAfter(within, "image", "import", "--insecure=signature", file)
 				h.must("system", "prune", "--force")
 				h.clean()

@@ -73,12 +73,13 @@ func TestImportAtOnce(t *testing.T) {
 	if ids := strings.Fields(h.must("image", "list", "-q")); len(ids) != 2 {
 		t.Errorf("images: %v", ids)
 	}
-	for _, kind := range []string{"images/sha512-*", "images/.import-*", "storage/images/*", "storage/imports/*"} {
-		found, err := filepath.Glob(filepath.Join(h.root, kind))
-		if err != nil {
-			t.Fatal(err)
+	for pattern, want := range map[string]int{"images/sha512-*": 2, "images/.import-*": 0} {
+		if found, err := filepath.Glob(filepath.Join(h.root, pattern)); err != nil || len(found) != want {
+			t.Errorf("%s: %v, %v", pattern, found, err)
 		}
-		if want := map[bool]int{true: 0, false: 2}[strings.Contains(kind, "import-") || strings.Contains(kind, "imports")]; len(found) != want {
+	}
+	for kind, want := range map[string]int{"images": 2, "imports": 0} {
+		if found := h.trees(kind); len(found) != want {
 			t.Errorf("%s: %v", kind, found)
 		}
 	}

@@ -53,6 +53,7 @@ func TestScripts(t *testing.T) {
 			RequireUniqueNames:  true,
 			RequireExplicitExec: true,
 			Setup:               func(env *testscript.Env) error { return setup(t, env, bin, probe) },
+			Condition:           condition,
 			Cmds: map[string]func(*testscript.TestScript, bool, []string){
 				"exits":         exits,
 				"waitfor":       waitFor,
@@ -65,6 +66,14 @@ func TestScripts(t *testing.T) {
 	if runtime.GOOS == "linux" {
 		run("testdata/linux")
 	}
+}
+
+// condition is true for [zfs] when that keeps the trees.
+func condition(name string) (bool, error) {
+	if name != "zfs" {
+		return false, fmt.Errorf("no condition %q", name)
+	}
+	return os.Getenv("JETPACK_TEST_ZFS") != "", nil
 }
 
 func setup(t *testing.T, env *testscript.Env, bin string, probe []byte) error {
