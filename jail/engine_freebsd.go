@@ -195,7 +195,7 @@ func (e *Engine) create(ctx context.Context, p *pod) (err error) {
 	}
 	seed := fnv.New64a()
 	_, _ = seed.Write([]byte(p.spec.ID)) // never fails
-	return network.Lease(ctx, e.cfg.Interface, seed.Sum64(),
+	return network.Lease(ctx, e.cfg.Interface, seed.Sum64(), jailed,
 		func(addrs []netip.Addr) error { return p.recordAddresses(e.cfg.Interface, addrs) },
 		func(addrs []netip.Addr) error {
 			opts.Addresses = addrs

@@ -288,12 +288,8 @@ func releaseAddresses(ctx context.Context, dir string) error {
 		return err
 	}
 	return network.Release(ctx, l.Interface, l.Addresses, func(a netip.Addr) (bool, error) {
-		for j, err := range jails() {
-			if err != nil || slices.Contains(j.addrs, a) {
-				return true, err
-			}
-		}
-		return false, nil
+		all, err := jailed()
+		return slices.Contains(all, a), err
 	})
 }
 

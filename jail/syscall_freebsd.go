@@ -120,6 +120,17 @@ func jails() iter.Seq2[info, error] {
 	}
 }
 
+// jailed are the addresses of all jails: jail_set(2) lets several have the same one.
+func jailed() (addrs []netip.Addr, err error) {
+	for j, err := range jails() {
+		if err != nil {
+			return nil, err
+		}
+		addrs = append(addrs, j.addrs...)
+	}
+	return addrs, nil
+}
+
 func addresses(b []byte, size int) (addrs []netip.Addr) {
 	for ; len(b) >= size; b = b[size:] {
 		a, _ := netip.AddrFromSlice(b[:size]) // its length is right

@@ -18,12 +18,12 @@ import (
 // lockFile is taken by whoever gives out addresses on this host.
 const lockFile = "/var/run/jetpack-addresses.lock"
 
-// Lease gives out one address of each network of an interface. Under the lock,
-// record is told the addresses before they exist, then they are made, then use
+// Lease gives out one address of each network of an interface, which neither the
+// host has nor others, such as jails without it. Under the lock, record is told the addresses before they exist, then they are made, then use
 // takes them into use: one that fails with EADDRINUSE is called again with other
 // addresses, after any other error they are gone again. Errors: ErrNoNetwork,
 // ErrFull, those of record and use.
-func Lease(ctx context.Context, name string, seed uint64, record, use func([]netip.Addr) error) (err error) {
+func Lease(ctx context.Context, name string, seed uint64, others func() ([]netip.Addr, error), record, use func([]netip.Addr) error) (err error) {
 	unlock, err := lock(ctx)
 	if err != nil {
 		return err
@@ -36,6 +36,13 @@ func Lease(ctx context.Context, name string, seed uint64, record, use func([]net
 	used, err := taken()
 	if err != nil {
 		return err
+	}
+	more, err := others()
+	if err != nil {
+		return err
+	}
+	for _, a := range more {
+		used[a] = true
 	}
 	for {
 		var addrs []netip.Addr

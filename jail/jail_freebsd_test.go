@@ -1,0 +1,231 @@
+package jail
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/jetpack-run/jetpack/internal/sandbox"
+	"github.com/jetpack-run/jetpack/internal/sandbox/sandboxtest"
+	"github.com/jetpack-run/jetpack/internal/testenv"
+)
+
+// cleanupContext is for what is done after a test, whose own has ended by then.
+var cleanupContext = context.Background()
+
+// fixture is an engine with a pod of one app, not yet created.
+type fixture struct {
+	*Engine
+	pod sandbox.Pod
+}
+
+func newFixture(t *testing.T) fixture {
+	t.Helper()
+	testenv.Root(t)
+	dir := t.TempDir()
+	engine, err := suite.New(filepath.Join(dir, "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := filepath.Join(dir, "root")
+	sandboxtest.InstallProbe(t, sandboxtest.BuildProbe(t), root)
+	f := fixture{engine.(*Engine), sandbox.Pod{
+		ID: uuid.NewString(), Hostname: "pod-host", Network: sandbox.NetworkPrivate,
+		Apps: []sandbox.App{{Name: "app", Root: root}}, Annotations: map[string]string{},
+	}}
+	t.Cleanup(func() {
+		ctx := t.Context()
+		if ctx.Err() != nil {
+			ctx = cleanupContext
+		}
+		if err := f.Destroy(ctx, f.pod.ID); err != nil {
+			t.Errorf("Destroy: %v", err)
+		}
+		if left, err := leftovers(f.cfg.StateDir, f.pod.ID); err != nil || len(left) > 0 {
+			t.Errorf("left after Destroy: %q, %v", left, err)
+		}
+	})
+	return f
+}
+
+func (f fixture) create(t *testing.T) {
+	t.Helper()
+	if err := f.Create(t.Context(), f.pod); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// parameter asks jls(8) for a parameter of the pod's jail.
+func (f fixture) parameter(t *testing.T, name string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "jls", "-j", jailName(f.pod.ID), name).Output()
+	if err != nil {
+		t.Fatalf("jls %s: %v", name, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func TestJailParameters(t *testing.T) {
+	f := newFixture(t)
+	f.pod.Apps[0].OSVersion = "12.4"
+	f.pod.Annotations[annotationPrefix+"allow.chflags"] = "true"
+	f.pod.Annotations[annotationPrefix+"enforce-statfs"] = "1"
+	f.create(t)
+	for name, want := range map[string]string{
+		"host.hostname":     "pod-host",
+		"host.hostuuid":     f.pod.ID,
+		"osrelease":         "12.4-RELEASE",
+		"path":              filepath.Join(f.cfg.StateDir, f.pod.ID, rootDir),
+		"children.max":      "0",
+		"securelevel":       "2",
+		"enforce_statfs":    "1",
+		"devfs_ruleset":     "54999",
+		"sysvshm":           "new",
+		"allow.chflags":     "true",
+		"allow.raw_sockets": "false",
+		"allow.mount":       "false",
+	} {
+		if got := f.parameter(t, name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestDevices(t *testing.T) {
+	f := newFixture(t)
+	f.create(t)
+	entries, err := os.ReadDir(filepath.Join(AppRoot(filepath.Join(f.cfg.StateDir, f.pod.ID, rootDir), "app"), "dev"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string]bool{}
+	for _, r := range devices {
+		shown[r.path] = true
+	}
+	for _, e := range entries {
+		if !shown[e.Name()] {
+			t.Errorf("/dev has %s", e.Name())
+		}
+	}
+	if len(entries) < 8 {
+		t.Errorf("/dev has only %v", entries)
+	}
+}
+
+func TestBadPods(t *testing.T) {
+	const empty, open = "54998", "54997"
+	if out, err := exec.CommandContext(t.Context(), "devfs", "rule", "-s", open, "add", "path", "mem", "unhide").CombinedOutput(); err != nil {
+		t.Skipf("needs devfs rules: %v: %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.CommandContext(cleanupContext, "devfs", "rule", "-s", open, "delset").Run() })
+	for name, tt := range map[string]struct {
+		annotations map[string]string
+		app         sandbox.App
+		want        error
+		text        string
+	}{
+		"parameter that nobody may set": {map[string]string{annotationPrefix + "allow.mount": "true"}, sandbox.App{}, sandbox.ErrBadPod, "may not set"},
+		"rule set without rules":        {map[string]string{devfsAnnotation: empty}, sandbox.App{}, sandbox.ErrBadPod, "has no rules"},
+		"rule set that hides nothing":   {map[string]string{devfsAnnotation: open}, sandbox.App{}, sandbox.ErrBadPod, "hiding every device"},
+		"no rule set":                   {map[string]string{devfsAnnotation: "none"}, sandbox.App{}, sandbox.ErrBadPod, "not a number"},
+		"image of a later release":      {nil, sandbox.App{OSVersion: "99.1"}, sandbox.ErrUnsupported, "this host's kernel"},
+		"image for another system":      {nil, sandbox.App{OS: "plan9"}, sandbox.ErrUnsupported, "plan9"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			maps.Copy(f.pod.Annotations, tt.annotations)
+			f.pod.Apps[0].OS, f.pod.Apps[0].OSVersion = tt.app.OS, tt.app.OSVersion
+			for what, err := range map[string]error{"Check": f.Check(t.Context(), f.pod), "Create": f.Create(t.Context(), f.pod)} {
+				if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
+					t.Errorf("%s = %v, want %v with %q", what, err, tt.want, tt.text)
+				}
+			}
+		})
+	}
+}
+
+// A rule that an administrator made for a pod goes with it (rctl(8)).
+func TestResourceRules(t *testing.T) {
+	f := newFixture(t)
+	f.create(t)
+	rule := "jail:" + jailName(f.pod.ID) + ":maxproc:deny=50"
+	if out, err := exec.CommandContext(t.Context(), "rctl", "-a", rule).CombinedOutput(); err != nil {
+		t.Skipf("needs kern.racct.enable=1: %v: %s", err, out)
+	}
+	if err := f.Destroy(t.Context(), f.pod.ID); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "rctl").Output(); err != nil || strings.Contains(string(out), f.pod.ID) {
+		t.Errorf("rules after Destroy: %s, %v", out, err)
+	}
+}
+
+// An address that somebody else's jail has is passed over.
+func TestAddressInUse(t *testing.T) {
+	f := newFixture(t)
+	f.create(t)
+	addrs, err := f.Addresses(t.Context(), f.pod.ID)
+	if err != nil || len(addrs) == 0 {
+		t.Fatalf("Addresses = %v, %v", addrs, err)
+	}
+	if err := f.Destroy(t.Context(), f.pod.ID); err != nil {
+		t.Fatal(err)
+	}
+	// The pod's number leads to the same address again.
+	name := "jptest" + f.pod.ID[:8]
+	args := []string{"-c", "name=" + name, "path=/", "persist", "ip4.addr=" + addrs[0].String()}
+	if out, err := exec.CommandContext(t.Context(), "jail", args...).CombinedOutput(); err != nil {
+		t.Fatalf("jail: %v: %s", err, out)
+	}
+	defer func() {
+		if err := exec.CommandContext(cleanupContext, "jail", "-r", name).Run(); err != nil {
+			t.Error(err)
+		}
+	}()
+	f.create(t)
+	now, err := f.Addresses(t.Context(), f.pod.ID)
+	if err != nil || len(now) == 0 || now[0] == addrs[0] || !now[0].Is4() {
+		t.Errorf("Addresses = %v, %v, and %v is in use", now, err, addrs[0])
+	}
+}
+
+// What an interrupted Create has left names an address that another pod may have
+// got since.
+func TestReleaseOfAnothersAddress(t *testing.T) {
+	f := newFixture(t)
+	f.create(t)
+	addrs, err := f.Addresses(t.Context(), f.pod.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := &pod{dir: filepath.Join(f.cfg.StateDir, uuid.NewString())}
+	if err := os.Mkdir(dead.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := dead.recordAddresses(f.cfg.Interface, addrs); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Destroy(t.Context(), filepath.Base(dead.dir)); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "ifconfig", f.cfg.Interface).Output()
+	if err != nil || !strings.Contains(string(out), addrs[0].String()) {
+		t.Errorf("%v was taken from its pod: %v\n%s", addrs[0], err, out)
+	}
+}
+
+func TestLacks(t *testing.T) {
+	f := newFixture(t)
+	f.cfg.Interface = "nosuch0"
+	lacks := strings.Join(f.Lacks(), "\n")
+	if !strings.Contains(lacks, "nosuch0 does not exist") || !strings.Contains(lacks, "ifconfig nosuch0 create") {
+		t.Errorf("lacks: %s", lacks)
+	}
+}
