@@ -6,8 +6,9 @@
 #	test/guest/run.sh sh -c 'ssh -i $KEY $HOST'
 #
 # PORT is where its ssh listens, a free one when it is not given. ACCEL is qemu's
-# accelerator: tcg, which is emulation and works everywhere, or kvm. What the guest
-# writes is gone with it.
+# accelerator: tcg, which is emulation and works everywhere, or kvm. CPUS is 1: emulated,
+# two of them need more time for most things, and now and then one waits for the other
+# for ever. What the guest writes is gone with it.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 "$here/../install.sh" qemu-system-x86:qemu-system-x86_64 openssh-client:ssh >&2
@@ -53,7 +54,7 @@ start() {
 	# With snapshot=on, writes go to a temporary file. The processor is qemu's default: with
 	# wider registers, ZFS measures for seconds which of its checksums is emulated worst. Its
 	# counter is emulated from one clock: Linux need not mistrust it and take a slower one.
-	TMPDIR=$dir setsid setpriv --pdeathsig KILL qemu-system-x86_64 -M q35 -accel "${ACCEL:-tcg}" -smp 2 -m 3072 \
+	TMPDIR=$dir setsid setpriv --pdeathsig KILL qemu-system-x86_64 -M q35 -accel "${ACCEL:-tcg}" -smp "${CPUS:-1}" -m 3072 \
 		-nodefaults -nographic -no-reboot -serial "file:$dir/console" -device virtio-rng-pci \
 		-kernel "$image/vmlinuz" -initrd "$image/initrd.img" \
 		-append "root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 mitigations=off tsc=reliable panic=-1" \
