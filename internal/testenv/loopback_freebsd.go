@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// Loopback is the environment variable with the name of the interface that tests
-// give pods addresses of. WithLoopback sets it, and keeps one that is set.
-const Loopback = "JETPACK_TEST_LO"
+// PrivateMounts runs the tests of m, on a system without mount namespaces, with what
+// pods need of a host: see WithLoopback.
+func PrivateMounts(m *testing.M) int { return WithLoopback(m) }
 
 // WithLoopback runs the tests of m with a loopback interface of their own, which has
 // a network of both families, and returns the exit code for os.Exit. Without root

@@ -9,6 +9,10 @@ import (
 	"testing"
 )
 
+// Loopback is the environment variable with the name of the interface that tests
+// give pods addresses of on FreeBSD. WithLoopback sets it, and keeps one that is set.
+const Loopback = "JETPACK_TEST_LO"
+
 // Root skips a test that needs root when run by somebody else.
 func Root(t testing.TB) {
 	t.Helper()

@@ -83,7 +83,11 @@ func setup(t *testing.T, env *testscript.Env, bin string, probe []byte) error {
 	env.Setenv("ROOT", root)
 	env.Setenv("JETPACK_CONFIG", config)
 	env.Setenv("HOME", env.WorkDir)
-	if err := os.WriteFile(config, []byte("root = "+strconv.Quote(root)+"\n"), 0o600); err != nil {
+	settings := "root = " + strconv.Quote(root) + "\n"
+	if lo := os.Getenv(testenv.Loopback); lo != "" {
+		settings += "freebsd.interface = " + strconv.Quote(lo) + "\n"
+	}
+	if err := os.WriteFile(config, []byte(settings), 0o600); err != nil {
 		return err
 	}
 	image := filepath.Join(env.WorkDir, "probe.aci")
