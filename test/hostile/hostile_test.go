@@ -233,7 +233,7 @@ func call(ctx context.Context, process string, request, answer any) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute) // emulated machines are slow
 	defer cancel()
 	cmd := exec.CommandContext(ctx, reexec.Self())
 	cmd.Args = []string{process}
