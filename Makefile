@@ -67,9 +67,8 @@ test-freebsd:
 
 # Rewrites what is generated from the code: manual pages, completions, the sample of the
 # configuration, tables in docs/.
-generate: build
-	rm -rf share/man share/completions
-	$(BIN) generate .
+generate:
+	$(GO) test ./cmd/jetpack -run TestGenerated -update
 
 clean:
 	rm -rf bin .cache

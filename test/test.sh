@@ -31,14 +31,6 @@ GOOS=freebsd "$cache/bin/golangci-lint-$lint" run
 shellcheck test/*.sh .ci/run share/rc.d/*
 [ -z "$(go mod tidy -diff)" ] || { echo "go.mod is not tidy: run 'go mod tidy'" >&2; exit 1; }
 
-step "generated files are up to date"
-make -s build
-rm -rf "$cache/generated"
-bin/jetpack generate "$cache/generated"
-for path in share/man share/completions share/jetpack.toml.sample docs/capabilities.md docs/json.md; do
-	diff -r "$cache/generated/$path" "$path" || { echo "$path is out of date: run 'make generate'" >&2; exit 1; }
-done
-
 step "tests, with the race detector"
 # -count=1: what a test runs as a command is not seen by the cache. -p 1: the privileged suites measure and count what is on the host.
 measured='/test/(hostile|render)$' # memory and time are, which the race detector multiplies

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -63,9 +63,8 @@ func do(t *testing.T, err error) {
 	}
 }
 
-// A process that is killed at any moment, with the zfs(8) that it runs, leaves trees
-// that are whole, or listed as partial, and that can be destroyed or replaced; and no
-// lock.
+// A process that is killed at any moment leaves trees that are whole, or listed as
+// partial, and that can be destroyed or replaced; and no lock.
 func TestKilled(t *testing.T) {
 	d := open(t)
 	ctx := t.Context()
@@ -105,25 +104,27 @@ func TestKilled(t *testing.T) {
 	do(t, d.Destroy(ctx, "images/a"))
 }
 
-// killed runs churn for a while.
+// killed runs churn for a while. It returns when the zfs(8) that churn ran last has
+// ended, too.
 func killed(t *testing.T, d *place) {
 	t.Helper()
 	self, err := os.Executable()
 	do(t, err)
+	ended, inherited, err := os.Pipe()
+	do(t, err)
+	defer ended.Close()
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), churnPlace+"="+d.dataset+" "+d.dir)
 	cmd.Stderr = os.Stderr
-	killGroup := ownGroup(cmd)
-	do(t, cmd.Start())
+	cmd.ExtraFiles = []*os.File{inherited} // by what it runs as well
+	err = cmd.Start()
+	inherited.Close()
+	do(t, err)
 	time.Sleep(100*time.Millisecond + rand.N(3*time.Second))
-	do(t, killGroup())
+	do(t, cmd.Process.Kill())
 	if err := cmd.Wait(); err == nil || cmd.ProcessState.Exited() {
 		t.Fatalf("ended by itself: %v", err)
 	}
-}
-
-// ownGroup makes a process the first of a group, so that what it runs is killed with it.
-func ownGroup(cmd *exec.Cmd) (kill func() error) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	return func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	_, err = io.Copy(io.Discard, ended)
+	do(t, err)
 }

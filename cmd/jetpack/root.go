@@ -53,7 +53,7 @@ func newRootCommand(c *cli) *cobra.Command {
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.AddCommand(
 		newInitCommand(c), newImageCommand(c), newPodCommand(c), newVolumeCommand(c), newSystemCommand(c),
-		newConfigCommand(c), newVersionCommand(c), newCompletionCommand(c), newGenerateCommand(c),
+		newConfigCommand(c), newVersionCommand(c), newCompletionCommand(c),
 	)
 	cmd.AddCommand(shortcuts(c)...)
 	return cmd

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra/doc"
+
+	"github.com/jetpack-run/jetpack/internal/config"
+	"github.com/jetpack-run/jetpack/internal/platform"
+)
+
+var update = flag.Bool("update", false, "TestGenerated writes the files")
+
+// TestGenerated compares the files that are made from the code, with what is in the
+// tree: the manual pages, the completion scripts, the sample of the configuration file,
+// the tables of capabilities and of what is printed as JSON.
+func TestGenerated(t *testing.T) {
+	root := newRootCommand(&cli{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr})
+	root.DisableAutoGenTag = true
+	date := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC) // the pages are the same on every day
+	header := &doc.GenManHeader{Section: "1", Source: "jetpack", Manual: "jetpack", Date: &date}
+	dir := t.TempDir()
+	man1, man5, comp := filepath.Join(dir, "share/man/man1"), filepath.Join(dir, "share/man/man5"), filepath.Join(dir, "share/completions")
+	for _, sub := range []string{man1, man5, comp, filepath.Join(dir, "docs")} {
+		if err := os.MkdirAll(sub, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(
+		doc.GenManTree(root, header, man1),
+		root.GenBashCompletionFileV2(filepath.Join(comp, "jetpack.bash"), true),
+		root.GenZshCompletionFile(filepath.Join(comp, "_jetpack")),
+		root.GenFishCompletionFile(filepath.Join(comp, "jetpack.fish"), true),
+		writeTo(filepath.Join(man5, "jetpack.toml.5"), config.ManPage),
+		writeTo(filepath.Join(dir, "share/jetpack.toml.sample"), func(w io.Writer) error { return config.Sample(w, "freebsd") }),
+		writeTo(filepath.Join(dir, "docs/capabilities.md"), writeCapabilities),
+		writeTo(filepath.Join(dir, "docs/json.md"), writeSchemas),
+	); err != nil {
+		t.Fatal(err)
+	}
+	const tree = "../.."
+	made := files(t, dir, "share", "docs")
+	if *update {
+		err := errors.Join(os.RemoveAll(tree+"/share/man"), os.RemoveAll(tree+"/share/completions"))
+		for name, text := range made {
+			err = errors.Join(err, os.MkdirAll(filepath.Join(tree, filepath.Dir(name)), 0o755),
+				os.WriteFile(filepath.Join(tree, name), []byte(text), 0o644))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range made {
+		if kept, err := os.ReadFile(filepath.Join(tree, name)); err != nil || string(kept) != text {
+			t.Errorf("%s is out of date, %v: run 'make generate'", name, err)
+		}
+	}
+	for name := range files(t, tree, "share/man", "share/completions") {
+		if _, ok := made[name]; !ok {
+			t.Errorf("%s is of nothing: run 'make generate'", name)
+		}
+	}
+}
+
+// files reads the files in directories below dir.
+func files(t *testing.T, dir string, below ...string) map[string]string {
+	t.Helper()
+	texts := map[string]string{}
+	for _, sub := range below {
+		err := fs.WalkDir(os.DirFS(dir), sub, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			text, err := os.ReadFile(filepath.Join(dir, path))
+			texts[path] = string(text)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return texts
+}
+
+func writeTo(path string, write func(io.Writer) error) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f), f.Close())
+}
+
+// writeCapabilities makes a table of what each backend declares of itself.
+func writeCapabilities(w io.Writer) error {
+	drivers, engines := platform.Backends()
+	_, err := fmt.Fprintf(w, "# Capabilities of the backends\n\nMade by `make generate`; what the words mean is said in internal/storage and internal/sandbox.\n\n## Storage\n\n%s\n## Sandbox\n\n%s",
+		capabilityTable(drivers), capabilityTable(engines))
+	return err
+}
+
+// capabilityTable has a row for every boolean field of the Info structs, so that
+// none is forgotten.
+func capabilityTable[T any](infos []T) string {
+	columns := make([]reflect.Value, len(infos))
+	for i, info := range infos {
+		columns[i] = reflect.ValueOf(info)
+	}
+	var b strings.Builder
+	row := func(first string, cell func(v reflect.Value) string) {
+		b.WriteString("| " + first + " |")
+		for _, v := range columns {
+			b.WriteString(" " + cell(v) + " |")
+		}
+		b.WriteByte('\n')
+	}
+	row("", func(v reflect.Value) string { return v.FieldByName("Name").String() })
+	row("---", func(reflect.Value) string { return "---" })
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[T]()) {
+		if f.Type.Kind() == reflect.Bool {
+			row(f.Name, func(v reflect.Value) string {
+				return map[bool]string{true: "yes", false: "no"}[v.FieldByIndex(f.Index).Bool()]
+			})
+		}
+	}
+	return b.String()
+}
