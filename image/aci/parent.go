@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/moby/sys/reexec"
 	"golang.org/x/sys/unix"
 )
 
@@ -81,10 +80,14 @@ func startChild(ctx context.Context, rootfs string) (*process, error) {
 	}
 	defer closeAll(theirOut)
 
+	self, err := executable()
+	if err != nil {
+		closeAll(in, out)
+		return nil, err
+	}
 	p := &process{in: in, out: out}
-	command := reexec.Command(childName)
-	p.cmd = exec.CommandContext(ctx, command.Path)
-	p.cmd.Args = command.Args
+	p.cmd = exec.CommandContext(ctx, self)
+	p.cmd.Args = []string{childName}
 	p.cmd.Dir = "/"
 	// Without TZ, printing a time would read the time zone of the image.
 	p.cmd.Env = []string{childEnv + "=1", "GOMAXPROCS=2", "TZ=UTC"}
