@@ -38,7 +38,7 @@ func main() {
 	flag.StringVar(&o.destination, "host", os.Getenv("HOST"), "the machine, ssh://[USER@]HOST[:PORT]; it is $HOST when not given")
 	flag.StringVar(&o.key, "i", os.Getenv("KEY"), "private key `FILE`; it is $KEY when not given")
 	flag.StringVar(&o.disk, "disk", os.Getenv("DISK"), "disk for a ZFS pool, whose content is lost; it is $DISK when not given, or else a file")
-	flag.DurationVar(&o.timeout, "timeout", 20*time.Minute, "how long the tests of a package may take")
+	flag.DurationVar(&o.timeout, "timeout", 60*time.Minute, "how long the tests of a package may take")
 	flag.Parse()
 	o.suites = flag.Args()
 	if len(o.suites) == 0 {
