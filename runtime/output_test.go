@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/containerd/console"
+	"github.com/jetpack-run/jetpack/internal/testenv"
 )
 
 // linePattern is what a line of several apps looks like: time, name, text.
@@ -185,10 +185,7 @@ func TestSingleOutput(t *testing.T) {
 
 // The user's terminal is not for apps to have.
 func TestTerminalIsNotPassed(t *testing.T) {
-	master, name, err := console.NewPty()
-	if err != nil {
-		t.Skip("needs a terminal: ", err)
-	}
+	master, name := testenv.Terminal(t)
 	defer master.Close()
 	tty, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
@@ -222,10 +219,7 @@ func TestTerminalIsNotPassed(t *testing.T) {
 
 // An app's terminal is joined to the user's.
 func TestJoin(t *testing.T) {
-	master, name, err := console.NewPty()
-	if err != nil {
-		t.Skip("needs a terminal: ", err)
-	}
+	master, name := testenv.Terminal(t)
 	c := newCapture(t)
 	in, w, err := os.Pipe()
 	if err != nil {
