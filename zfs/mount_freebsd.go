@@ -16,8 +16,10 @@ const (
 	installHint = "it is part of the base system"
 )
 
-// systemProperties are those of a kind that only this system needs: none.
-var systemProperties map[string]string
+// systemProperties are those of a kind that this system needs: without xattr=sa an
+// extended attribute is a file in a hidden directory, which nobody can reach in
+// capability mode. zfsprops(7), capsicum(4).
+var systemProperties = map[string]string{"xattr": "sa"}
 
 // attach mounts a dataset or a snapshot with nmount(2). The kernel goes by the
 // properties of the dataset. MNT_IGNORE keeps the mounts of pods out of df(1).

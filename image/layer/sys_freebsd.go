@@ -2,6 +2,7 @@ package layer
 
 import (
 	"errors"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,24 @@ func chmodFifo(dir int, name string, mode uint32) error {
 // be followed.
 func setXattrsAt(_ int, _ string, do func(setXattr) error) error {
 	return do(func(string, []byte) error { return unix.ENOTSUP })
+}
+
+// maxXattrs is what the attributes of a file may take, in bytes. ZFS keeps some 64 KiB
+// with the file; others are files in a hidden directory, which cannot be reached in
+// capability mode: the attempt (OpenZFS 2.1) leaves the file system busy for ever.
+const maxXattrs = 32 << 10
+
+// xattrUnfit says why an attribute is not to be set, if so; size is what those of the
+// file would take with it. In the namespace of the system are access control lists, as
+// the kernel has them in memory.
+func xattrUnfit(name string, size int) string {
+	switch {
+	case !strings.HasPrefix(name, "user."):
+		return "only those of users are"
+	case size > maxXattrs:
+		return "the file has too many, or too large ones"
+	}
+	return ""
 }
 
 // xattrRefused says whether the file system does not take such an attribute at

@@ -47,6 +47,9 @@ func setXattrsAt(dir int, name string, do func(setXattr) error) error {
 	return <-result
 }
 
+// xattrUnfit says why an attribute is not to be set; here the kernel decides.
+func xattrUnfit(string, int) string { return "" }
+
 // xattrRefused says whether the file system does not take such an attribute at
 // all: attributes of users are not for links and fifos (EPERM, xattr(7)), and
 // those in trusted and most in security need more privileges than applying a

@@ -65,9 +65,15 @@ type setXattr func(name string, value []byte) error
 // setXattrs sets the attributes of an entry with set. Those that the file system
 // has no place for give a warning.
 func (a *Applier) setXattrs(hdr *tar.Header, set setXattr) error {
+	size := 0
 	for _, record := range slices.Sorted(maps.Keys(hdr.PAXRecords)) {
 		name, ok := strings.CutPrefix(record, xattrPrefix)
 		if !ok {
+			continue
+		}
+		size += len(name) + len(hdr.PAXRecords[record])
+		if why := xattrUnfit(name, size); why != "" {
+			a.checker.warn(record, "extended attribute %q is not kept: %s", name, why)
 			continue
 		}
 		err := set(name, []byte(hdr.PAXRecords[record]))

@@ -5,6 +5,7 @@ package hostile
 import (
 	"bytes"
 	"context"
+	"crypto/sha512"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -14,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -31,10 +33,26 @@ const (
 	maxTime   = 5 * time.Second
 )
 
+// slowness is how many times longer than a machine that the limits are for this one
+// takes, at least 1: emulated ones need ten times as long.
+func slowness(t *testing.T, dir string) float64 {
+	t.Helper()
+	const usual = 250 * time.Millisecond
+	begin := time.Now()
+	hash := sha512.New()
+	for i := range 2000 {
+		name := filepath.Join(dir, strconv.Itoa(i))
+		must(t, os.WriteFile(name, nil, 0o600))
+		must(t, os.Remove(name))
+		hash.Write(make([]byte, 16<<10))
+	}
+	return max(1, float64(time.Since(begin))/float64(usual))
+}
+
 // raceDetector: memory is several times what it would be, and time, too.
 var raceDetector bool
 
-var every = flag.Int("every", 1, "try one of so many cases")
+var every = flag.Int("every", 0, "try one of so many cases; 0 is all, and fewer on machines that are slow")
 
 func TestMain(m *testing.M) {
 	if reexec.Init() {
@@ -52,9 +70,14 @@ func TestCorpus(t *testing.T) {
 	must(t, os.Mkdir(filepath.Join(h.base, filesDir), 0o755))
 	makeCanary(t, h)
 	must(t, call(t.Context(), buildProcess, h.base, new(int)))
-	t.Run("undisturbed", func(t *testing.T) { testCorpus(t, h, false) })
+	slow := slowness(t, h.base)
+	if *every == 0 {
+		*every = int(slow)
+	}
+	t.Logf("limits of time are %.1f times the usual; one of %d cases is tried", slow, *every)
+	t.Run("undisturbed", func(t *testing.T) { testCorpus(t, h, false, slow) })
 	// A thread swaps what is in the staging tree meanwhile.
-	t.Run("swapped", func(t *testing.T) { testCorpus(t, h, true) })
+	t.Run("swapped", func(t *testing.T) { testCorpus(t, h, true, slow) })
 	if raceDetector {
 		t.Log("memory was not judged: the race detector multiplies it")
 	}
@@ -89,7 +112,7 @@ func TestCheckMessage(t *testing.T) {
 	}
 }
 
-func testCorpus(t *testing.T, h host, swap bool) {
+func testCorpus(t *testing.T, h host, swap bool, slow float64) {
 	before, err := h.hash()
 	must(t, err)
 	cases := corpus(h)
@@ -114,7 +137,7 @@ func testCorpus(t *testing.T, h host, swap bool) {
 					place := places.take()
 					sum.add(runCase(t, order{
 						Base: h.base, Place: place, Driver: name, Case: i, Want: indices(c.want), Limits: c.limits(), Swap: swap,
-					}))
+					}, slow))
 					if !t.Failed() {
 						places.give(place)
 					}
@@ -202,7 +225,7 @@ func (s *summary) add(name string, a answer) {
 	s.imports += 2
 }
 
-func runCase(t *testing.T, o order) (string, answer) {
+func runCase(t *testing.T, o order, slow float64) (string, answer) {
 	var a answer
 	if err := call(t.Context(), importProcess, o, &a); err != nil {
 		t.Error(err)
@@ -214,7 +237,7 @@ func runCase(t *testing.T, o order) (string, answer) {
 	if m := a.Self + a.Child; m > maxMemory && !raceDetector {
 		t.Errorf("took %d MiB, %d of them in its child", m>>10, a.Child>>10)
 	}
-	limit := time.Duration(maxTime)
+	limit := time.Duration(slow * float64(maxTime))
 	switch {
 	case raceDetector:
 		limit *= 10
