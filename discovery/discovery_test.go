@@ -533,7 +533,6 @@ func serve(t *testing.T, h http.HandlerFunc) (*Client, string) {
 
 func TestServers(t *testing.T) {
 	defer func(d time.Duration) { pageTimeout = d }(pageTimeout)
-	pageTimeout = time.Second
 	head := "<html><head>" + meta("ac-discovery", "127.0.0.1 https://127.0.0.1/{name}.{ext}")
 	endless := func(w http.ResponseWriter, first string) {
 		_, err := io.WriteString(w, first)
@@ -599,6 +598,10 @@ func TestServers(t *testing.T) {
 		{name: "gone", serve: http.NotFound, is: ErrNotFound, status: "404"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			pageTimeout = 30 * time.Second
+			if tt.status == "timeout" {
+				pageTimeout = 500 * time.Millisecond
+			}
 			c, host := serve(t, tt.serve)
 			endpoints, steps, err := c.Endpoints(t.Context(), mustRef(t, host+"/app"))
 			if !errors.Is(err, tt.is) || (len(endpoints) == 1) != tt.found {

@@ -24,10 +24,18 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// short is a second of defaultLimits in a test.
-var short = limits{
-	connect: 200 * time.Millisecond, tls: 200 * time.Millisecond, header: 200 * time.Millisecond,
-	window: 200 * time.Millisecond, rate: 1 << 10,
+// impatient and strict are defaultLimits for who cannot wait.
+var (
+	impatient = withLimits(func(l *limits) {
+		l.connect, l.tls, l.header = 200*time.Millisecond, 200*time.Millisecond, 200*time.Millisecond
+	})
+	strict = withLimits(func(l *limits) { l.window = 500 * time.Millisecond })
+)
+
+func withLimits(change func(*limits)) limits {
+	l := defaultLimits
+	change(&l)
+	return l
 }
 
 func noProxy(*http.Request) (*url.URL, error) { return nil, nil }
@@ -271,34 +279,46 @@ func raw(t *testing.T, serve func(net.Conn)) string {
 	return "http://" + l.Addr().String()
 }
 
-// drip writes s and then a byte at a time, until the client had enough.
-func drip(s string, pause time.Duration) func(net.Conn) {
+// answer reads a request and writes s, at once.
+func answer(s string) func(net.Conn) {
 	return func(conn net.Conn) {
-		_, err := io.WriteString(conn, s)
-		for err == nil {
-			time.Sleep(pause)
-			_, err = io.WriteString(conn, "x")
+		if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+			_, _ = io.WriteString(conn, s)
+		}
+	}
+}
+
+// drip writes s, and then a byte at a time until the client had enough.
+func drip(s string) func(net.Conn) {
+	return func(conn net.Conn) {
+		answer(s)(conn)
+		for {
+			time.Sleep(10 * time.Millisecond)
+			if _, err := io.WriteString(conn, "x"); err != nil {
+				return
+			}
 		}
 	}
 }
 
 func TestSlowServers(t *testing.T) {
-	const answer = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+	const head = "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
 	for _, tt := range []struct {
 		name    string
 		serve   func(net.Conn)
+		limits  limits
 		tls     bool
 		timeout time.Duration
-		is      error
+		is      error // nil is a net.Error
 	}{
-		{name: "no handshake", serve: func(net.Conn) {}, tls: true},
-		{name: "no answer", serve: func(net.Conn) {}},
-		{name: "header in drips", serve: drip("HTTP/1.1 200 OK\r\nX: ", 10*time.Millisecond)},
-		{name: "no body", serve: func(c net.Conn) { _, _ = io.WriteString(c, answer) }, is: ErrTooSlow},
-		{name: "body in drips", serve: drip(answer, 10*time.Millisecond), is: ErrTooSlow},
-		{name: "fast, then nothing", serve: func(c net.Conn) { _, _ = io.WriteString(c, answer+strings.Repeat("x", 50000)) }, is: ErrTooSlow},
-		{name: "timeout in the body", serve: drip(answer, 10*time.Millisecond), timeout: 50 * time.Millisecond, is: context.DeadlineExceeded},
-		{name: "timeout in the header", serve: func(net.Conn) {}, timeout: 50 * time.Millisecond, is: context.DeadlineExceeded},
+		{name: "no handshake", serve: func(net.Conn) {}, limits: impatient, tls: true},
+		{name: "no answer", serve: func(net.Conn) {}, limits: impatient},
+		{name: "header in drips", serve: drip("HTTP/1.1 200 OK\r\nX: "), limits: impatient},
+		{name: "no body", serve: answer(head), limits: strict, is: ErrTooSlow},
+		{name: "body in drips", serve: drip(head), limits: strict, is: ErrTooSlow},
+		{name: "fast, then nothing", serve: answer(head + strings.Repeat("x", 50000)), limits: strict, is: ErrTooSlow},
+		{name: "timeout in the body", serve: drip(head), limits: defaultLimits, timeout: 500 * time.Millisecond, is: context.DeadlineExceeded},
+		{name: "timeout in the header", serve: func(net.Conn) {}, limits: defaultLimits, timeout: 50 * time.Millisecond, is: context.DeadlineExceeded},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -307,12 +327,12 @@ func TestSlowServers(t *testing.T) {
 				address = strings.Replace(address, "http:", "https:", 1)
 			}
 			start := time.Now()
-			_, _, err := read(t, testClient(t, Options{HTTP: true}, short), Request{URL: parse(t, address), Timeout: tt.timeout})
+			_, _, err := read(t, testClient(t, Options{HTTP: true}, tt.limits), Request{URL: parse(t, address), Timeout: tt.timeout})
 			var timeout net.Error
 			if tt.is == nil && (!errors.As(err, &timeout) || !timeout.Timeout()) || tt.is != nil && !errors.Is(err, tt.is) {
 				t.Errorf("error %v", err)
 			}
-			if d := time.Since(start); d > 3*time.Second {
+			if d := time.Since(start); d > 8*time.Second {
 				t.Errorf("took %v", d)
 			}
 		})
@@ -323,14 +343,14 @@ func TestSlowReaderIsNoSlowServer(t *testing.T) {
 	srv, ca := secure(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write(make([]byte, 3000))
 	}))
-	resp, err := testClient(t, Options{CAFile: ca}, short).Get(t.Context(), Request{URL: parse(t, srv.URL), MaxBytes: 3000})
+	resp, err := testClient(t, Options{CAFile: ca}, strict).Get(t.Context(), Request{URL: parse(t, srv.URL), MaxBytes: 3000})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	p := make([]byte, 1000)
 	for range 3 {
-		time.Sleep(short.window + 50*time.Millisecond)
+		time.Sleep(strict.window + 50*time.Millisecond)
 		if _, err := io.ReadFull(resp.Body, p); err != nil {
 			t.Fatal(err)
 		}
@@ -338,7 +358,7 @@ func TestSlowReaderIsNoSlowServer(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
-	address := raw(t, drip("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", 10*time.Millisecond))
+	address := raw(t, drip("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"))
 	ctx, cancel := context.WithCancel(t.Context())
 	resp, err := testClient(t, Options{HTTP: true}, defaultLimits).Get(ctx, Request{URL: parse(t, address), MaxBytes: 1 << 20})
 	if err != nil {
