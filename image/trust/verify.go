@@ -115,12 +115,42 @@ func (c candidate) verify(keys []Key, file io.ReadSeeker, cfg *packet.Config) (S
 		if len(openpgp.EntityList{e}.EntitiesById(*c.sig.IssuerKeyId)) == 0 {
 			continue
 		}
+		certifiedAt(e, c.sig.CreationTime)
 		var good Signature
 		if good, err = c.verifyWith(e, file, cfg); err == nil || !errors.Is(err, ErrUntrusted) {
 			return good, err
 		}
 	}
 	return Signature{}, err
+}
+
+// certifiedAt makes a key's signatures of its own hold at a date before they were made,
+// where it has no older ones: gpg replaces them when a key is extended, and what the
+// key signed before would not be signed any more. Nobody but the owner gains by
+// that: the key, its age, revocations and the expiry that they state stay the same.
+func certifiedAt(e *openpgp.Entity, at time.Time) {
+	lists := [][]*packet.VerifiableSignature{e.DirectSignatures}
+	for _, id := range e.Identities {
+		lists = append(lists, id.SelfCertifications)
+	}
+	for _, s := range e.Subkeys {
+		lists = append(lists, s.Bindings)
+	}
+	for _, list := range lists {
+		if len(list) == 0 {
+			continue
+		}
+		oldest := slices.MinFunc(list, func(a, b *packet.VerifiableSignature) int {
+			return a.Packet.CreationTime.Compare(b.Packet.CreationTime)
+		}).Packet
+		// The field is for the library's comparisons only: what was signed is kept apart.
+		if oldest.CreationTime.After(at) {
+			oldest.CreationTime = at
+		}
+		if cross := oldest.EmbeddedSignature; cross != nil && cross.CreationTime.After(at) {
+			cross.CreationTime = at
+		}
+	}
 }
 
 func (c candidate) verifyWith(e *openpgp.Entity, file io.ReadSeeker, cfg *packet.Config) (Signature, error) {
@@ -224,7 +254,7 @@ func (c candidate) refuse(e *openpgp.Entity, cfg *packet.Config) error {
 	case errors.Is(err, pgperrors.ErrKeyExpired):
 		return fmt.Errorf("%w: %s had expired when it signed on %s; if it was extended: jetpack trust add the key as it is now", ErrExpired, key, date(at))
 	case err != nil:
-		return fmt.Errorf("%w: %s was not certified by its owner on %s, when it signed; jetpack trust add the whole key, if this copy lacks signatures", ErrExpired, key, date(at))
+		return fmt.Errorf("%w: %s has no valid signature of its owner for %s, when it signed; jetpack trust add the whole key, if this copy lacks some", ErrExpired, key, date(at))
 	case !self.FlagsValid || !self.FlagSign:
 		return fmt.Errorf("%w: %s is not meant for signing", ErrNoKey, key)
 	}
