@@ -54,7 +54,7 @@ func parseSignature(b []byte) ([]candidate, error) {
 		// Whatever else stands beside a signature is there to be taken for signed
 		// (CVE-2019-11841, CVE-2025-47934).
 		if p.Tag != tagSignature {
-			return nil, fmt.Errorf("%w: packet %d is of type %d; export a detached one: gpg --armor --detach-sign", ErrNoSignature, len(all)+1, p.Tag)
+			return nil, fmt.Errorf("%w: packet %d is of type %d, not a signature; gpg --armor --detach-sign makes detached ones", ErrNoSignature, len(all)+1, p.Tag)
 		}
 		if len(all) == maxSignatures {
 			return nil, fmt.Errorf("%w: more than %d signatures", ErrNoSignature, maxSignatures)
@@ -74,6 +74,10 @@ func parseSignature(b []byte) ([]candidate, error) {
 func parseCandidate(p *packet.OpaquePacket) candidate {
 	refuse := func(format string, args ...any) candidate {
 		return candidate{err: fmt.Errorf("%w: "+format, append([]any{ErrNoSignature}, args...)...)}
+	}
+	// 3 is of PGP, and no program makes it any more; 5 was of drafts.
+	if len(p.Contents) > 0 && p.Contents[0] != 4 && p.Contents[0] != 6 {
+		return refuse("of version %d, which is none of 4 and 6", p.Contents[0])
 	}
 	parsed, err := p.Parse()
 	if err != nil {

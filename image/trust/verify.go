@@ -232,6 +232,11 @@ func (c candidate) refuse(e *openpgp.Entity, cfg *packet.Config) error {
 	if cfg.RejectHashAlgorithm(sig.Hash) || cfg.RejectMessageHashAlgorithm(sig.Hash) {
 		return fmt.Errorf("%w: %s of the file is signed; gpg --digest-algo SHA256 signs a better one", ErrWeak, sig.Hash)
 	}
+	for _, n := range sig.Notations {
+		if n.IsCritical {
+			return fmt.Errorf("%w: %s demands that the notation %q is understood, which it is not", ErrBadSignature, key, n.Name)
+		}
+	}
 	for _, k := range []*packet.PublicKey{pk, e.PrimaryKey} {
 		if weak(k, cfg) {
 			return fmt.Errorf("%w: key %s is %s; a stronger key must sign", ErrWeak, FormatFingerprint(fingerprint(k)), algorithm(k))
