@@ -20,6 +20,8 @@ const (
 	// maxKeys bounds what keys are read from, in bytes.
 	maxKeys = 1 << 20
 
+	tagPublicKey = 6 // RFC 9580, section 5: a primary one
+
 	blockPublic  = "PGP PUBLIC KEY BLOCK"
 	blockPrivate = "PGP PRIVATE KEY BLOCK"
 )
@@ -84,10 +86,27 @@ func readEntities(r io.Reader) ([]*openpgp.Entity, error) {
 // readRing appends the keys of a key ring. Other than ReadKeyRing of the library it
 // leaves none out silently: who reviewed the list believes that it is whole.
 func readRing(entities []*openpgp.Entity, body []byte) ([]*openpgp.Entity, error) {
+	primary := 0
+	for r := packet.NewOpaqueReader(bytes.NewReader(body)); ; {
+		p, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if p.Tag == tagPublicKey {
+			primary++
+		}
+	}
+	before := len(entities)
 	packets := packet.NewReader(bytes.NewReader(body))
 	for {
 		e, err := openpgp.ReadEntity(packets)
 		if errors.Is(err, io.EOF) {
+			if got := len(entities) - before; got == 0 || got != primary {
+				return nil, fmt.Errorf("%d public keys, %d of them of known versions and algorithms", primary, got)
+			}
 			return entities, nil
 		}
 		if err != nil {

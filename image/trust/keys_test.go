@@ -144,6 +144,8 @@ func TestReadKeys(t *testing.T) {
 		{"binary truncated", ring("ed25519", "rsa4096")[:700], 0, "unexpected EOF"},
 		{"junk after", ring("ed25519") + "junk", 0, ""},
 		{"good and unreadable", ring("ed25519") + "\x99\x00\x03\x04ab" + ring("rsa2048"), 0, "key"},
+		{"no key", armorOf(blockPublic, []byte("\xca\x03PGP")), 0, "0 public keys"},
+		{"good and of version 9", ring("ed25519") + "\xc6\x06\x09\x00\x00\x00\x00\x01", 0, "2 public keys, 1 of them"},
 		{"version 3", "\x99\x00\x02\x03\x00" + ring("ed25519")[3:], 0, ""},
 		{"identity forged", armorOf(blockPublic, []byte(forged(ring("ed25519")))), 0, "no valid signature of its own"},
 		{"long", keys["ed25519"] + strings.Repeat("\n", 1<<20), 0, "1024 KiB"},
