@@ -4,7 +4,9 @@
 //
 // A key is valid when it was at the time that the signature states: what a key signed
 // before it expired, or before it was replaced, stays signed. A key that was revoked as
-// compromised, or without a reason, is not valid at any time.
+// compromised, or without a reason, is not valid at any time. The dates are the signer's
+// word: who has stolen a key that expired can sign for the time before, until it is
+// revoked or removed.
 //
 // Not for: finding keys and asking about them (image/fetch and the command line),
 // making signatures.
