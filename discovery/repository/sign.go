@@ -102,8 +102,16 @@ var signing = &packet.Config{DefaultHash: crypto.SHA512}
 type keySigner struct{ key *openpgp.Entity }
 
 func (s keySigner) Sign(ctx context.Context, w io.Writer, file io.Reader) error {
-	params := &openpgp.SignParams{Config: signing}
-	return openpgp.ArmoredDetachSign(w, []*openpgp.Entity{s.key}, contextReader{ctx, file}, params)
+	var raw bytes.Buffer
+	if err := openpgp.DetachSign(&raw, []*openpgp.Entity{s.key}, contextReader{ctx, file}, signing); err != nil {
+		return err
+	}
+	text, err := armored(openpgp.SignatureType, raw.Bytes())
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(text)
+	return err
 }
 
 func (s keySigner) PublicKey(context.Context) ([]byte, error) {
@@ -245,6 +253,8 @@ func armoredKeys(keys []*openpgp.Entity) ([]byte, error) {
 	return armored(openpgp.PublicKeyType, raw.Bytes())
 }
 
+// armored writes the checksum, too, which ArmoredDetachSign does not: without it gpg 2.2
+// does not find the end of data that needs no padding.
 func armored(kind string, packets []byte) ([]byte, error) {
 	var out bytes.Buffer
 	w, err := armor.Encode(&out, kind, nil)
