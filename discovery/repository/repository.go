@@ -48,6 +48,7 @@ import (
 	"github.com/jetpack-run/jetpack/internal/manifest"
 )
 
+// What callers test for.
 var (
 	// ErrNone: the directory is no repository.
 	ErrNone = errors.New("no repository there")
@@ -168,7 +169,10 @@ func Init(dir string, o Options) (_ *Repository, err error) {
 	if err := r.write(idx); err != nil {
 		return nil, err
 	}
-	return r, r.settle(idx, idx, pages)
+	if err := r.settle(idx, idx, pages); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // Open gives the repository in dir. Errors: ErrNone.

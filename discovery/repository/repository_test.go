@@ -554,6 +554,10 @@ func TestInterrupted(t *testing.T) {
 						}
 						read(t, dir, "web-latest-linux-amd64.aci")
 					}
+					// As a process that was killed leaves it.
+					if err := os.WriteFile(filepath.Join(dir, ".add-1"), nil, 0o600); err != nil {
+						t.Fatal(err)
+					}
 					// After the very last step there is nothing left to remove.
 					if err := tt.change(r); err != nil && !errors.Is(err, repository.ErrNotFound) {
 						t.Fatalf("step %d, %s: again: %v", k, failed, err)

@@ -98,8 +98,7 @@ func gpg(t *testing.T) func(stdin string, args ...string) string {
 	if _, err := exec.LookPath("gpg"); err != nil {
 		t.Skip("there is no gpg here: nothing says that others can read what is signed (Debian: apt-get install gnupg)")
 	}
-	// The agent's socket has a short name: sun_path.
-	home, err := os.MkdirTemp("", "gpg")
+	home, err := os.MkdirTemp("", "gpg") //nolint:usetesting // the agent's socket needs a short name: sun_path
 	if err != nil {
 		t.Fatal(err)
 	}
