@@ -476,6 +476,14 @@ func TestInit(t *testing.T) {
 			t.Fatal(err)
 		}
 		settled(t, dir)
+		alias := filepath.Join(dir, "web-latest-linux-amd64.aci")
+		if err := errors.Join(os.Remove(alias), os.WriteFile(alias, []byte("other"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := repository.Init(dir, r.Options); err != nil {
+			t.Fatal(err)
+		}
+		settled(t, dir)
 		read(t, dir, "web/index.html")
 		read(t, dir, "keys.asc")
 		if _, err := repository.Init(dir, repository.Options{Prefix: "example.org"}); err == nil {
