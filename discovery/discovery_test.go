@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -24,7 +25,7 @@ var faults = map[string]error{
 	"TLS":       httpclient.ErrTLS,
 	"timeout":   context.DeadlineExceeded,
 	"slow":      httpclient.ErrTooSlow,
-	"private":   httpclient.ErrPrivate,
+	"private":   &net.OpError{Op: "dial", Err: httpclient.ErrPrivate}, // a dialer's veto
 	"redirects": httpclient.ErrRedirects,
 	"reset":     errors.New("reset"),
 }

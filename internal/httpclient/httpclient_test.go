@@ -581,7 +581,7 @@ func TestPublic(t *testing.T) {
 
 func TestOldTLS(t *testing.T) {
 	srv, ca := secure(t, http.NotFoundHandler())
-	srv.TLS.MaxVersion = tls.VersionTLS11
+	srv.TLS.MinVersion, srv.TLS.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
 	_, _, err := read(t, testClient(t, Options{CAFile: ca}, defaultLimits), Request{URL: parse(t, srv.URL)})
 	if !errors.Is(err, ErrTLS) {
 		t.Errorf("error %v", err)
