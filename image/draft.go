@@ -29,6 +29,7 @@ type Draft struct {
 
 	store     *Store
 	id        string
+	path      string // of File
 	lock      *flock.Flock
 	committed bool
 }
@@ -58,14 +59,24 @@ func (s *Store) Begin(ctx context.Context) (_ *Draft, err error) {
 	step("make draft", func() error { return os.Mkdir(d.dir(), 0o700) })
 	d.lock = flock.New(filepath.Join(d.dir(), "lock"), flock.SetPermissions(0o600))
 	step("lock draft", d.lock.Lock)
+	d.path = filepath.Join(d.dir(), fileName)
 	step("make draft file", func() (err error) {
-		d.File, err = os.OpenFile(filepath.Join(d.dir(), fileName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		d.File, err = os.OpenFile(d.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("begin import: %w", err)
 	}
 	return d, nil
+}
+
+// Use makes file, which is on the store's file system and which nobody else writes, the
+// draft's in place of the empty one. Commit moves it into the store; until then it
+// stays where it is. The draft closes it.
+func (d *Draft) Use(file *os.File) error {
+	empty := d.File
+	d.File, d.path = file, file.Name()
+	return empty.Close()
 }
 
 // MakeRoot gives the draft its root: a clone of origin's, or an empty one for nil.
@@ -110,7 +121,8 @@ func (s *Store) WithRoot(ctx context.Context, img *Image, do func(root string) e
 // Commit publishes the draft as img and returns the image as the store knows it.
 // An image that is there already stays as it is, importing twice is importing once;
 // but the file that came with it, of which nobody knows whether it still is what it
-// was, is replaced by the draft's.
+// was, is replaced by the draft's, and with it goes what vouches for it. A signed file
+// gives way only to a signed one.
 // Errors: ErrNotFound when a dependency was removed meanwhile.
 func (d *Draft) Commit(ctx context.Context, img Image) (_ *Image, err error) {
 	if _, err := ParseID(string(img.ID)); err != nil {
@@ -187,8 +199,14 @@ func (d *Draft) known(ctx context.Context, img Image) (*Image, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("commit image: %w", err)
 	}
-	if err == nil && fi.Size() == known.FileSize && img.FileSize != known.FileSize {
+	there := err == nil && fi.Size() == known.FileSize
+	switch {
+	case there && known.Signature != nil && img.Signature == nil:
+		return known, nil
+	case there && known.Signature == nil && img.Signature == nil && img.FileSize != known.FileSize:
 		return known, nil // the draft's is compressed in another way
+	case img.Signature != nil || known.Signature != nil:
+		known.Signature, known.Insecure, known.Origin, known.ETag = img.Signature, img.Insecure, img.Origin, img.ETag
 	}
 	known.FileSize, known.Compression = img.FileSize, img.Compression
 	value, err := json.Marshal(known)
@@ -234,7 +252,7 @@ func (d *Draft) moveFile(id ID) error {
 		return err
 	}
 	return failpoint.Do(d.store.Points, "move image file", func() error {
-		if err := os.Rename(filepath.Join(d.dir(), fileName), filepath.Join(dir, fileName)); err != nil {
+		if err := os.Rename(d.path, filepath.Join(dir, fileName)); err != nil {
 			return err
 		}
 		return errors.Join(atomicfile.SyncDir(dir), atomicfile.SyncDir(d.store.dir))

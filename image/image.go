@@ -70,12 +70,23 @@ type Image struct {
 	Compression string `json:"compression"`
 	// Insecure lists the checks that were waived when it was admitted: "signature".
 	Insecure []string `json:"insecure"`
+	// Signature vouched for the file when it was admitted; nil when that was waived.
+	Signature *Signature `json:"signature,omitempty"`
+	// ETag is what the server of Origin called this version of the file, if it did.
+	ETag string `json:"etag,omitempty"`
 	// Dependencies are the images that it was made of, in its manifest's order.
 	Dependencies []ID `json:"dependencies,omitempty"`
 	// Tags are its further names here, sorted. They are no part of its entry.
 	Tags []string `json:"-"`
 
 	parsed *schema.ImageManifest
+}
+
+// Signature is an OpenPGP signature of an image's file.
+type Signature struct {
+	Armored     string    `json:"armored"`     // detached
+	Fingerprint string    `json:"fingerprint"` // of the primary key, lower-case hexadecimal
+	Created     time.Time `json:"created"`
 }
 
 // Name is the image's name.

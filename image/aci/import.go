@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"time"
+
+	"github.com/appc/spec/schema"
 
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/layer"
@@ -17,9 +20,14 @@ import (
 // ImportOptions are what an import records and how far it may go.
 type ImportOptions struct {
 	Origin   string   // where the archive comes from, for the record
-	Insecure []string // the checks that were waived, for the record
+	ETag     string   // what it is called there
+	Insecure []string // the checks that were waived
 	Strict   bool     // refuse a manifest that there are warnings about
 	Limits   layer.Limits
+	// Admit decides by the manifest and the archive, which it gets at its start, whether
+	// the image may come in, and sees to it that what it depends on is there. It gives
+	// what vouches for the archive, if anything does. Nil admits all.
+	Admit func(ctx context.Context, m *schema.ImageManifest, archive io.ReadSeeker) (*image.Signature, error)
 }
 
 // Import takes an archive into a store: one copy of the file as it comes, one of
@@ -27,7 +35,18 @@ type ImportOptions struct {
 // depends on must be there already. It gives the image, the one that is there
 // already for an archive imported before, and what is odd about it, a line each.
 // Errors: those of ReadManifest, of Store.Depend and of Extract.
-func Import(ctx context.Context, s *image.Store, src io.Reader, o ImportOptions) (_ *image.Image, warnings []string, err error) {
+func Import(ctx context.Context, s *image.Store, src io.Reader, o ImportOptions) (*image.Image, []string, error) {
+	return importDraft(ctx, s, o, func(d *image.Draft) error { return receive(ctx, s, d, src, o.Limits) })
+}
+
+// ImportFile is Import of a file that is the caller's alone and on the store's file
+// system: it is not copied but moved, if the import succeeds. The caller closes it, too.
+func ImportFile(ctx context.Context, s *image.Store, file *os.File, o ImportOptions) (*image.Image, []string, error) {
+	return importDraft(ctx, s, o, func(d *image.Draft) error { return d.Use(file) })
+}
+
+// importDraft imports what fill gives a draft.
+func importDraft(ctx context.Context, s *image.Store, o ImportOptions, fill func(*image.Draft) error) (_ *image.Image, warnings []string, err error) {
 	d, err := s.Begin(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -40,13 +59,16 @@ func Import(ctx context.Context, s *image.Store, src io.Reader, o ImportOptions)
 		err = errors.Join(err, discardErr)
 	}()
 
-	size, err := receive(ctx, s, d, src, o.Limits)
-	if err != nil {
+	if err := fill(d); err != nil {
 		return nil, nil, err
 	}
 	// Everything below reads the same private file, so that nobody can change it
 	// between one look and the next.
-	if err := rewind(d.File); err != nil {
+	size, err := d.File.Seek(0, io.SeekEnd)
+	if err == nil {
+		err = rewind(d.File)
+	}
+	if err != nil {
 		return nil, nil, err
 	}
 	m, err := ReadManifest(ctx, d.File, o.Limits)
@@ -55,6 +77,15 @@ func Import(ctx context.Context, s *image.Store, src io.Reader, o ImportOptions)
 	}
 	if o.Strict && len(m.Warnings) > 0 {
 		return nil, nil, fmt.Errorf("%w: %s, and --strict asks for a manifest without flaw", manifest.ErrInvalid, m.Warnings[0])
+	}
+	var signature *image.Signature
+	if o.Admit != nil {
+		if err := rewind(d.File); err != nil {
+			return nil, nil, err
+		}
+		if signature, err = o.Admit(ctx, m.Image, d.File); err != nil {
+			return nil, nil, err
+		}
 	}
 	dependencies, odd, err := s.Depend(ctx, m.Image.Dependencies)
 	if err != nil {
@@ -65,8 +96,8 @@ func Import(ctx context.Context, s *image.Store, src io.Reader, o ImportOptions)
 		return nil, nil, err
 	}
 	img := image.Image{
-		ID: image.ID(res.ID), Manifest: m.Raw, Origin: o.Origin, Imported: time.Now().UTC(),
-		Size: res.Size, FileSize: size, Compression: string(res.Compression), Insecure: o.Insecure,
+		ID: image.ID(res.ID), Manifest: m.Raw, Origin: o.Origin, ETag: o.ETag, Imported: time.Now().UTC(),
+		Size: res.Size, FileSize: size, Compression: string(res.Compression), Insecure: o.Insecure, Signature: signature,
 	}
 	for _, dep := range dependencies {
 		img.Dependencies = append(img.Dependencies, dep.ID)
@@ -76,21 +107,25 @@ func Import(ctx context.Context, s *image.Store, src io.Reader, o ImportOptions)
 }
 
 // receive copies the archive into the draft.
-func receive(ctx context.Context, s *image.Store, d *image.Draft, src io.Reader, l layer.Limits) (size int64, err error) {
-	// The file is compressed, or as large as the tar in it.
-	limit := l.MaxBytes + l.MaxBytes/8 + 1<<20
-	err = failpoint.Do(s.Points, "receive", func() (err error) {
+func receive(ctx context.Context, s *image.Store, d *image.Draft, src io.Reader, l layer.Limits) error {
+	limit := MaxFile(l)
+	var size int64
+	err := failpoint.Do(s.Points, "receive", func() (err error) {
 		size, err = io.Copy(d.File, io.LimitReader(withContext(ctx, src), limit+1))
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("receive: %w", err)
+		return fmt.Errorf("receive: %w", err)
 	}
 	if size > limit {
-		return 0, fmt.Errorf("receive: %w: more than %d bytes", layer.ErrTooLarge, limit)
+		return fmt.Errorf("receive: %w: more than %d bytes", layer.ErrTooLarge, limit)
 	}
-	return size, nil
+	return nil
 }
+
+// MaxFile is how large the file of an image within the limits may be, in bytes: it is
+// compressed, or as large as the tar in it.
+func MaxFile(l layer.Limits) int64 { return l.MaxBytes + l.MaxBytes/8 + 1<<20 }
 
 func rewind(f io.Seeker) error {
 	_, err := f.Seek(0, io.SeekStart)
