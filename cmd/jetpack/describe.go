@@ -58,6 +58,9 @@ func (o *podOptions) check() error {
 	if o.boot && o.remove {
 		return usagef("--rm removes the pod when it has ended: no --boot beside it")
 	}
+	if !slices.Contains(pulls, o.pull) {
+		return usagef("--pull %q: want never, missing or newer", o.pull)
+	}
 	return o.waived.check()
 }
 
@@ -109,7 +112,7 @@ func (c *cli) template(ctx context.Context, h *host, rt *runtime.Runtime, o *pod
 			return nil, err
 		}
 		if fetch.IsLocation(req.Image) {
-			img, err := c.takeIn(ctx, h, req.Image, o.waived, o.strict)
+			img, err := c.takeIn(ctx, h, req.Image, "", o.waived, o.strict)
 			if err != nil {
 				return nil, err
 			}

@@ -3,11 +3,15 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/jetpack-run/jetpack/discovery"
+	"github.com/jetpack-run/jetpack/discovery/repository"
 	"github.com/jetpack-run/jetpack/image"
+	"github.com/jetpack-run/jetpack/image/trust"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/runtime"
 	"github.com/jetpack-run/jetpack/runtime/volume"
@@ -61,14 +65,23 @@ func exitCode(err error, runsApps bool) int {
 		return runtime.FailureStatus(err)
 	case errors.As(err, &usage), errors.Is(err, volume.ErrInvalid):
 		return exitUsage
-	case errors.Is(err, image.ErrUntrusted):
+	case errors.Is(err, errNoSuchKey):
+		return exitNotFound
+	case errors.Is(err, image.ErrUntrusted), errors.Is(err, trust.ErrUntrusted):
 		return exitUntrusted
-	case errors.Is(err, image.ErrNotFound), errors.Is(err, runtime.ErrNotFound), errors.Is(err, sandbox.ErrNotFound), errors.Is(err, volume.ErrNotFound):
+	case isNotFound(err):
 		return exitNotFound
 	case errors.Is(err, image.ErrInUse), errors.Is(err, runtime.ErrBusy), errors.Is(err, volume.ErrInUse):
 		return exitBusy
 	}
 	return exitFailed
+}
+
+func isNotFound(err error) bool {
+	return slices.ContainsFunc([]error{
+		image.ErrNotFound, runtime.ErrNotFound, sandbox.ErrNotFound, volume.ErrNotFound,
+		discovery.ErrNotFound, repository.ErrNone, repository.ErrNotFound,
+	}, func(target error) bool { return errors.Is(err, target) })
 }
 
 // mend says what to do about an error, where its text does not.
@@ -78,7 +91,7 @@ func mend(err error) string {
 	case errors.Is(err, image.ErrNoTag):
 		return "; 'jetpack image list' shows all tags"
 	case errors.Is(err, image.ErrNotFound):
-		return "; 'jetpack image list' shows what there is, 'jetpack image import' takes in more"
+		return "; 'jetpack image list' shows what there is, 'jetpack fetch' and 'jetpack image import' take in more"
 	case errors.Is(err, runtime.ErrNotFound):
 		return "; 'jetpack pod list' shows what there is"
 	case errors.Is(err, volume.ErrNotFound):

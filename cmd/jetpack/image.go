@@ -16,7 +16,6 @@ import (
 
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/aci"
-	"github.com/jetpack-run/jetpack/image/fetch"
 	"github.com/jetpack-run/jetpack/image/layer"
 	"github.com/jetpack-run/jetpack/internal/config"
 )
@@ -24,7 +23,7 @@ import (
 func newImageCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Work with images", RunE: group, Args: cobra.ArbitraryArgs}
 	cmd.AddCommand(
-		newImageImportCommand(c), newImageListCommand(c), newImageInspectCommand(c),
+		newImageFetchCommand(c), newImageImportCommand(c), newImageListCommand(c), newImageInspectCommand(c),
 		newImageManifestCommand(c), newImageExportCommand(c), newImageRmCommand(c), newImagePruneCommand(c),
 		newImageTreeCommand(c), newImageHistoryCommand(c), newImageDiffCommand(c),
 		newImageTagCommand(c), newImageUntagCommand(c), newImageVerifyCommand(c), newImageValidateCommand(c),
@@ -55,22 +54,26 @@ func (i insecure) has(what string) bool { return slices.Contains(i, what) }
 func newImageImportCommand(c *cli) *cobra.Command {
 	var waived insecure
 	var strict bool
+	var signature string
 	cmd := &cobra.Command{
 		Use:   "import LOCATION",
 		Short: "Take an image from a file, a URL or standard input (-)",
 		Long: "Take an image into the store and print its ID. LOCATION is a file, an https URL, or -.\n" +
-			"Images that it depends on must be there already.\n" +
-			"Signatures cannot be checked yet: an import is refused without --insecure=signature.",
+			"Its signature, LOCATION.asc unless --sig says otherwise, has to be by a key that is\n" +
+			"trusted for the image's name ('jetpack trust add'). What it depends on is fetched.",
 		Args: exactly(1, "one LOCATION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := waived.check(); err != nil {
 				return err
 			}
+			if signature == "-" && args[0] == "-" {
+				return usagef("--sig -: standard input is the image already")
+			}
 			h, err := c.open()
 			if err != nil {
 				return err
 			}
-			img, err := c.takeIn(cmd.Context(), h, args[0], waived, strict)
+			img, err := c.takeIn(cmd.Context(), h, args[0], signature, waived, strict)
 			if err != nil {
 				return err
 			}
@@ -79,34 +82,27 @@ func newImageImportCommand(c *cli) *cobra.Command {
 		},
 	}
 	waived.add(cmd)
+	cmd.Flags().StringVar(&signature, "sig", "", "the detached signature, a `LOCATION` as well")
 	cmd.Flags().BoolVar(&strict, "strict", false, "refuse a manifest that there are warnings about")
 	return cmd
 }
 
 // takeIn admits an image, or refuses it for want of a signature.
-func (c *cli) takeIn(ctx context.Context, h *host, location string, waived insecure, strict bool) (_ *image.Image, err error) {
-	if !waived.has("signature") {
-		return nil, fmt.Errorf("%s: %w; --insecure=signature admits it all the same", location, image.ErrUntrusted)
-	}
-	body, origin, err := fetch.Open(ctx, location, fetch.Options{Stdin: c.stdin, HTTP: waived.has("http"), TLS: waived.has("tls")})
+func (c *cli) takeIn(ctx context.Context, h *host, location, signature string, waived insecure, strict bool) (*image.Image, error) {
+	f, done, err := c.fetcher(h, waived, strict)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, body.Close()) }()
+	defer done()
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(aci.Memory))
-	img, warnings, err := aci.Import(ctx, h.images, body, aci.ImportOptions{
-		Origin: origin, Insecure: waived, Strict: strict, Limits: limits(c.cfg),
-	})
+	img, err := f.Import(ctx, location, signature, c.stdin)
 	if err != nil {
-		return nil, fmt.Errorf("import %s: %w", location, err)
+		return nil, err
 	}
-	if origin != "stdin" && !strings.HasSuffix(origin, ".aci") {
-		warnings = append(warnings, "its name does not end in .aci, as an image's should")
+	c.noteInsecure(img)
+	if location != "-" && !strings.HasSuffix(location, ".aci") {
+		c.warn(location + ": its name does not end in .aci, as an image's should")
 	}
-	for _, w := range warnings {
-		c.warn(fmt.Sprintf("%s: %s", location, w))
-	}
-	c.warn(fmt.Sprintf("%s (%s) admitted with --insecure=%s", img.Name(), img.ID.Short(), strings.Join(waived, ",")))
 	return img, nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/aci"
+	"github.com/jetpack-run/jetpack/image/trust"
 )
 
 func newImageVerifyCommand(c *cli) *cobra.Command {
@@ -16,10 +17,11 @@ func newImageVerifyCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify IMAGE...",
 		Short: "Check that images are still what they were",
-		Long: "Check that the archives kept of images still have the hash that is their ID. With\n" +
-			"--deep, do so for what the images depend on, too, and make each root anew to compare\n" +
-			"it byte by byte with the one that pods start from. Prints a line for each image that\n" +
-			"is sound and for each difference; exits 1 if there is any.",
+		Long: "Check that the archives kept of images still have the hash that is their ID, and that\n" +
+			"their signatures are by keys that are trusted now. With --deep, do so for what the\n" +
+			"images depend on, too, and make each root anew to compare it byte by byte with the\n" +
+			"one that pods start from. Prints a line for each image that is sound and for each\n" +
+			"difference; exits 1 if there is any, 4 for a signature that is not trusted.",
 		Args: some("IMAGE..."),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.runVerify(cmd.Context(), args, deep)
@@ -79,6 +81,27 @@ func (c *cli) verifyImage(ctx context.Context, h *host, img *image.Image, deep b
 	if len(changes) > 0 {
 		return fmt.Errorf("image %s (%s): %w: its tree; remove the pods and images that use it, then it, and import it again",
 			img.ID.Short(), img.Name(), image.ErrDamaged), nil
+	}
+	return c.verifySignature(h, img)
+}
+
+// verifySignature checks the signature of a sound image once more, against what is
+// trusted now.
+func (c *cli) verifySignature(h *host, img *image.Image) (refusal, err error) {
+	if img.Signature == nil {
+		return nil, c.printFinding(img, "ok (nobody's signature vouches for it)")
+	}
+	file, err := h.images.File(img)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	_, err = trust.Open(keysDir(c.cfg.Root)).Verify(img.Name(), file, []byte(img.Signature.Armored), c.trustPolicy())
+	if errors.Is(err, trust.ErrUntrusted) {
+		return fmt.Errorf("image %s: %w", img.ID.Short(), err), c.printFinding(img, oneLine(err))
+	}
+	if err != nil {
+		return nil, err
 	}
 	return nil, c.printFinding(img, "ok")
 }

@@ -24,14 +24,24 @@ type imageView struct {
 	FileSize    int64             `json:"fileSize" doc:"bytes of the archive as it came"`
 	Compression string            `json:"compression" doc:"compression of the archive as it came: none, gzip, bzip2, xz or zstd"`
 	Insecure    []string          `json:"insecure" doc:"checks that were waived when it was taken in: signature, http, tls"`
+	Signature   *signatureView    `json:"signature" doc:"what vouched for it" null:"if that was waived, or it was made here"`
+}
+
+type signatureView struct {
+	Fingerprint string    `json:"fingerprint" doc:"of the primary key of who signed it, lower-case hexadecimal"`
+	Created     time.Time `json:"created" doc:"when it was signed, as the signer says"`
 }
 
 func viewImage(img *image.Image) imageView {
-	return imageView{
+	view := imageView{
 		ID: string(img.ID), Name: img.Name(), Labels: viewLabels(img.Parsed().Labels), Tags: notNil(img.Tags),
 		Imported: img.Imported, Origin: img.Origin, Size: img.Size, FileSize: img.FileSize,
 		Compression: img.Compression, Insecure: notNil(img.Insecure),
 	}
+	if s := img.Signature; s != nil {
+		view.Signature = &signatureView{s.Fingerprint, s.Created}
+	}
+	return view
 }
 
 func viewLabels(labels types.Labels) map[string]string {

@@ -8,7 +8,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"strings"
@@ -61,6 +60,5 @@ func (c *cli) log(level, text string) {
 		c.logger.Log(context.Background(), slogLevels[level], text)
 		return
 	}
-	// What is gone wrong with standard error cannot be said anywhere.
-	_, _ = fmt.Fprintf(c.stderr, "jetpack: %s\n", text)
+	c.say("jetpack: " + text + "\n")
 }

@@ -18,6 +18,7 @@ type cli struct {
 	stdin          *os.File
 	stdout, stderr *os.File
 	logger         *slog.Logger // nil for plain text
+	screen         screen
 
 	configPath, root    string
 	sets                []string
@@ -52,7 +53,7 @@ func newRootCommand(c *cli) *cobra.Command {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.AddCommand(
-		newInitCommand(c), newImageCommand(c), newPodCommand(c), newVolumeCommand(c), newSystemCommand(c),
+		newInitCommand(c), newImageCommand(c), newPodCommand(c), newVolumeCommand(c), newTrustCommand(c), newRepoCommand(c), newSystemCommand(c),
 		newConfigCommand(c), newVersionCommand(c), newCompletionCommand(c),
 	)
 	cmd.AddCommand(shortcuts(c)...)
@@ -61,11 +62,12 @@ func newRootCommand(c *cli) *cobra.Command {
 
 // shortcuts are the verbs of everyday.
 func shortcuts(c *cli) []*cobra.Command {
-	run, list, images := newPodRunCommand(c), newPodListCommand(c), newImageListCommand(c)
+	run, list, images, fetch := newPodRunCommand(c), newPodListCommand(c), newImageListCommand(c), newImageFetchCommand(c)
 	run.Short += " (pod run)"
 	list.Short += " (pod list)"
 	images.Use, images.Aliases, images.Short = "images", nil, images.Short+" (image list)"
-	return []*cobra.Command{run, list, images}
+	fetch.Short += " (image fetch)"
+	return []*cobra.Command{run, list, images, fetch}
 }
 
 // annotationNoConfig marks commands that work whatever the configuration says.

@@ -31,6 +31,7 @@ type podOptions struct {
 	keepRootfs     bool
 	boot           bool
 	dryRun         bool
+	pull           string
 	waived         insecure
 	app            appOptions // given before the image of a single app
 }
@@ -69,6 +70,7 @@ func (o *podOptions) add(cmd *cobra.Command) {
 	f.StringVar(&o.uuidFile, "uuid-file", "", "write the pod's UUID to `FILE`")
 	f.BoolVar(&o.strict, "strict", false, "refuse what would be ignored or filled in")
 	f.BoolVar(&o.keepRootfs, "keep-rootfs", false, "a later start goes on with the roots and empty volumes as they were left")
+	f.StringVar(&o.pull, "pull", "missing", "`WHEN` to ask servers for images by their names: never, missing (here), newer")
 	f.BoolVar(&o.boot, "boot", false, "mark the pod to be started when the host boots")
 	o.waived.add(cmd)
 	o.app.add(f)
@@ -138,6 +140,7 @@ func (c *cli) runRun(ctx context.Context, o *podOptions, args []string) error {
 	if err != nil {
 		return err
 	}
+	rt.Images = c.fetching(h, o.waived, o.strict, o.pull)
 	m, po, err := c.describe(ctx, h, rt, o, args)
 	if err != nil {
 		return err
@@ -171,6 +174,7 @@ func (c *cli) runPrepare(ctx context.Context, o *podOptions, args []string) erro
 	if err != nil {
 		return err
 	}
+	rt.Images = c.fetching(h, o.waived, o.strict, o.pull)
 	m, po, err := c.describe(ctx, h, rt, o, args)
 	if err != nil {
 		return err

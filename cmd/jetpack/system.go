@@ -2,14 +2,17 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
 
+	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/jetpack-run/jetpack/image/fetch"
 	"github.com/jetpack-run/jetpack/internal/platform"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 )
@@ -199,6 +202,15 @@ func (c *cli) runPrune(ctx context.Context) error {
 		}
 		fmt.Fprintln(c.stdout, d.What)
 	}
+	left, err := fetch.Left(downloadsDir(c.cfg.Root))
+	errs = append(errs, err)
+	for _, kept := range left {
+		if err := kept.Remove(); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		fmt.Fprintf(c.stdout, "download %s, %s of it\n", cmp.Or(kept.URL, "(unknown)"), units.BytesSize(float64(kept.Size)))
+	}
 	return errors.Join(errs...)
 }
 
@@ -207,20 +219,32 @@ func (c *cli) confirm(ctx context.Context, question string) error {
 	if !term.IsTerminal(int(c.stdin.Fd())) {
 		return usagef("standard input is no terminal to ask on; use --force")
 	}
-	fmt.Fprintf(c.stderr, "%s [y/N] ", question)
-	answers := make(chan string, 1)
-	go func() {
-		answer, _ := bufio.NewReader(c.stdin).ReadString('\n') // none is no
-		answers <- answer
-	}()
-	var answer string
-	select {
-	case answer = <-answers:
-	case <-ctx.Done():
-		return ctx.Err()
+	answer, err := c.ask(ctx, question+" [y/N] ")
+	if err != nil {
+		return err
 	}
-	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+	if a := strings.ToLower(answer); a != "y" && a != "yes" {
 		return errors.New("nothing was removed")
 	}
 	return nil
+}
+
+// ask reads one line from the terminal; none is an empty one.
+func (c *cli) ask(ctx context.Context, question string) (string, error) {
+	c.say(question)
+	answers := make(chan string, 1)
+	go func() {
+		answer, _ := bufio.NewReader(c.stdin).ReadString('\n')
+		answers <- answer
+	}()
+	select {
+	case answer := <-answers:
+		if !strings.HasSuffix(answer, "\n") {
+			c.say("\n")
+		}
+		return strings.TrimSpace(answer), nil
+	case <-ctx.Done():
+		c.say("\n")
+		return "", ctx.Err()
+	}
 }

@@ -31,6 +31,7 @@ func defaults(goos string) Config {
 	c := Config{
 		Root: "/var/lib/jetpack", StorageDriver: "auto", StorageDataset: "auto", LinuxRuntime: "runc",
 		FreeBSDInterface: "lo1", FreeBSDRuleset: 5470, FreeBSDAllow: "none",
+		FetchDiscovery: "on", FetchCredentialsFile: "none", DiscoverySimple: "on", DiscoveryPort: 443, DiscoveryCAFile: "none", TrustLegacy: "off",
 		ImageMaxSize: 64 << 30, ImageMaxEntries: 1000000, PodStopGrace: 10 * time.Second,
 		PathShare: "/usr/local/share/jetpack", LogLevel: "info", LogFormat: "text", goos: goos,
 	}
@@ -65,6 +66,11 @@ func TestLoad(t *testing.T) {
 		{name: "size as a number", file: "image.max-size = 4096\n", want: func(c *Config) { c.ImageMaxSize = 4096 }},
 		{name: "size with a suffix", file: "image.max-size = \"2t\"\n", want: func(c *Config) { c.ImageMaxSize = 2 << 40 }},
 		{name: "integer", file: "image.max-entries = 5_000\n", want: func(c *Config) { c.ImageMaxEntries = 5000 }},
+		{name: "discovery", file: "[fetch]\ndiscovery = \"off\"\ncredentials-file = \"/etc/jetpack/servers.toml\"\n[discovery]\nsimple = \"off\"\nport = 8443\nca-file = \"/etc/ssl/mine.pem\"\n[trust]\nlegacy = \"on\"\n",
+			want: func(c *Config) {
+				c.FetchDiscovery, c.FetchCredentialsFile = "off", "/etc/jetpack/servers.toml"
+				c.DiscoverySimple, c.DiscoveryPort, c.DiscoveryCAFile, c.TrustLegacy = "off", 8443, "/etc/ssl/mine.pem", "on"
+			}},
 		{name: "path is cleaned", file: "root = \"/data//x/../jetpack/\"\n", want: func(c *Config) { c.Root = "/data/jetpack" }},
 		{name: "no grace", file: "pod.stop-grace = \"0s\"\n", want: func(c *Config) { c.PodStopGrace = 0 }},
 		{name: "sets win over the file, the last one first", file: "log.level = \"warn\"\n",
@@ -120,6 +126,9 @@ func TestLoadErrors(t *testing.T) {
 		{"empty string", "linux.runtime = \"\"\n", nil, `FILE:1: linux.runtime: "" is empty`},
 		{"negative duration", "pod.stop-grace = \"-1s\"\n", nil, `FILE:1: pod.stop-grace: "-1s" is not a duration`},
 		{"duration without a unit", "pod.stop-grace = \"10\"\n", nil, `FILE:1: pod.stop-grace: "10" is not a duration`},
+		{"boolean for a switch", "fetch.discovery = false\n", nil, `FILE:1: fetch.discovery takes a choice in quotes`},
+		{"switch to neither", "trust.legacy = \"sha1\"\n", nil, `FILE:1: trust.legacy: "sha1" is not one of on, off`},
+		{"port in quotes", "discovery.port = \"443\"\n", nil, `FILE:1: discovery.port takes a number, without quotes`},
 		{"size zero", "image.max-size = 0\n", nil, `FILE:1: image.max-size: "0" is not a size`},
 		{"negative size", "image.max-size = -1\n", nil, `FILE:1: image.max-size: "-1" is not a size`},
 		{"size too large", "image.max-size = \"8388608T\"\n", nil, `FILE:1: image.max-size: "8388608T" is not a size`},

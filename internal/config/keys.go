@@ -41,6 +41,13 @@ type Config struct {
 	FreeBSDRuleset   int64  // freebsd.devfs-ruleset
 	FreeBSDAllow     string // freebsd.allow
 
+	FetchDiscovery       string // fetch.discovery
+	FetchCredentialsFile string // fetch.credentials-file
+	DiscoverySimple      string // discovery.simple
+	DiscoveryPort        int64  // discovery.port
+	DiscoveryCAFile      string // discovery.ca-file
+	TrustLegacy          string // trust.legacy
+
 	ImageMaxSize    int64         // image.max-size, bytes
 	ImageMaxEntries int64         // image.max-entries
 	PodStopGrace    time.Duration // pod.stop-grace
@@ -88,6 +95,36 @@ func Keys() []Key {
 			Name: "freebsd.allow", Type: String, Default: "none",
 			Doc:   "What all pods on FreeBSD may do beyond the default: permissions of jail(8), separated by blanks, such as \"allow.raw_sockets allow.mlock\", or none. Never allow.mount and what is below it.",
 			field: func(c *Config) any { return &c.FreeBSDAllow },
+		},
+		{
+			Name: "fetch.discovery", Type: Choice, Choices: []string{"on", "off"}, Default: "on",
+			Doc:   "Whether images and keys are looked for, by their names, beyond the local store.",
+			field: func(c *Config) any { return &c.FetchDiscovery },
+		},
+		{
+			Name: "fetch.credentials-file", Type: String, Default: "none",
+			Doc:   "A TOML file with what servers ask for, or none. It has a table for each host, such as [\"images.example.com\"], with username and password, or with a token. Nobody else may read it. Credentials are sent by https only, and never to where a redirect leads.",
+			field: func(c *Config) any { return &c.FetchCredentialsFile },
+		},
+		{
+			Name: "discovery.simple", Type: Choice, Choices: []string{"on", "off"}, Default: "on",
+			Doc:   "Whether an image is first looked for at the URL that its name and version make, before pages are asked where it is.",
+			field: func(c *Config) any { return &c.DiscoverySimple },
+		},
+		{
+			Name: "discovery.port", Type: Integer, Default: "443",
+			Doc:   "The port at which the hosts in names are asked.",
+			field: func(c *Config) any { return &c.DiscoveryPort },
+		},
+		{
+			Name: "discovery.ca-file", Type: String, Default: "none",
+			Doc:   "A PEM file with certificate authorities that are trusted beside the system's, or none.",
+			field: func(c *Config) any { return &c.DiscoveryCAFile },
+		},
+		{
+			Name: "trust.legacy", Type: Choice, Choices: []string{"on", "off"}, Default: "off",
+			Doc:   "Whether signatures are good that can be forged with some effort: with SHA-1, with RSA keys of 1024 bits, with DSA.",
+			field: func(c *Config) any { return &c.TrustLegacy },
 		},
 		{
 			Name: "image.max-size", Type: Size, Default: "64G",

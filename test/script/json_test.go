@@ -40,6 +40,7 @@ func TestJSON(t *testing.T) {
 		Setup:               func(env *testscript.Env) error { return setup(t, env, bin, probe) },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"aci":        func(ts *testscript.TestScript, _ bool, args []string) { makeACI(t, ts, probe, args) },
+			"serve":      serve,
 			"documented": func(ts *testscript.TestScript, neg bool, args []string) { documented(string(doc), ts, neg, args) },
 		},
 	})

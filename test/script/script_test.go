@@ -5,6 +5,10 @@
 //	aci FILE NAME [FIELD]...        makes an image with /bin/probe; a FIELD is a member of
 //	                                the manifest, or PATH=CONTENT, PATH/ or PATH->TARGET
 //	waitfor FILE TEXT               waits until a file contains a text
+//	serve DIR                       serves a repository at https://localhost:$PORT, where
+//	                                discovery looks from then on; what it is asked for is
+//	                                in access.log
+//	serve -end                      ends that
 //	leavesnothing                   fails unless system check is clean and nothing is mounted
 //
 // and jetpack works on a root of the script's own, $ROOT, already initialized and
@@ -59,6 +63,7 @@ func TestScripts(t *testing.T) {
 				"waitfor":       waitFor,
 				"aci":           func(ts *testscript.TestScript, neg bool, args []string) { makeACI(t, ts, probe, args) },
 				"leavesnothing": leavesNothing,
+				"serve":         serve,
 			},
 		})
 	}
@@ -83,13 +88,27 @@ func setup(t *testing.T, env *testscript.Env, bin string, probe []byte) error {
 	env.Setenv("ROOT", root)
 	env.Setenv("JETPACK_CONFIG", config)
 	env.Setenv("HOME", env.WorkDir)
-	settings := "root = " + strconv.Quote(root) + "\n"
+	settings := "root = " + strconv.Quote(root) + "\n" + offline
 	if lo := os.Getenv(testenv.Loopback); lo != "" {
 		settings += "freebsd.interface = " + strconv.Quote(lo) + "\n"
 	}
 	if err := os.WriteFile(config, []byte(settings), 0o600); err != nil {
 		return err
 	}
+	port, err := freePort(t)
+	if err != nil {
+		return err
+	}
+	arch, _ := manifest.Arch(runtime.GOOS, runtime.GOARCH)
+	env.Setenv("GOOS", runtime.GOOS)
+	env.Setenv("ARCH", arch)
+	env.Setenv("PORT", port)
+	env.Values[serverKey{}] = &server{bin: filepath.Join(bin, "jetpack")}
+	env.Defer(func() {
+		if err := env.Values[serverKey{}].(*server).end(); err != nil {
+			t.Errorf("repo serve: %v", err)
+		}
+	})
 	image := filepath.Join(env.WorkDir, "probe.aci")
 	if err := os.WriteFile(image, probeImage(t, probe, "example.com/probe", nil), 0o600); err != nil {
 		return err
@@ -112,6 +131,9 @@ func setup(t *testing.T, env *testscript.Env, bin string, probe []byte) error {
 	})
 	return nil
 }
+
+// offline keeps scripts from asking others' servers.
+const offline = "fetch.discovery = \"off\"\n"
 
 // initArgs makes a root: with its trees on ZFS where there is some for tests, or else
 // what is best where it is.
