@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -256,7 +257,7 @@ func (s *session) come(ctx context.Context, n *node) error {
 		return ctx.Err()
 	}
 	endpoints, _, failed := s.discovery(n.ref.Name).Endpoints(ctx, s.labelled(n.ref))
-	var tried error
+	var tried []error
 	for _, e := range endpoints {
 		n.endpoint = e
 		err := s.comeFrom(ctx, n)
@@ -264,9 +265,28 @@ func (s *session) come(ctx context.Context, n *node) error {
 		if !errors.As(err, &away) || errors.Is(err, trust.ErrUntrusted) || ctx.Err() != nil {
 			return err
 		}
-		tried = both(tried, err)
+		tried = append(tried, err)
 	}
-	return both(tried, failed)
+	return nowhere(tried, failed)
+}
+
+// nowhere says why an image was found at none of its endpoints: that it is absent only
+// when that is what everything says. found is how discovery ended, or nil.
+func nowhere(tried []error, found error) error {
+	absent := found == nil || errors.Is(found, discovery.ErrNotFound)
+	var all error
+	for _, err := range tried {
+		var status *httpclient.StatusError
+		absent = absent && errors.As(err, &status) && (status.Status == http.StatusNotFound || status.Status == http.StatusGone)
+		all = both(all, err)
+	}
+	switch {
+	case absent && found == nil:
+		return fmt.Errorf("%w: %w", discovery.ErrNotFound, all)
+	case absent || !errors.Is(found, discovery.ErrNotFound):
+		return both(all, found)
+	}
+	return all // without saying that it is not there
 }
 
 // both is two errors in one line, either of which may be nil.
@@ -562,7 +582,8 @@ func (f *Fetcher) KeysAt(ctx context.Context, location string, stdin io.Reader) 
 // Errors: as Fetch, except for what only the files tell.
 func (f *Fetcher) Search(ctx context.Context, ref manifest.Ref) ([]discovery.Step, error) {
 	s := session{Fetcher: f}
-	endpoints, steps, err := f.Discovery.Endpoints(ctx, s.labelled(ref))
+	endpoints, steps, failed := f.Discovery.Endpoints(ctx, s.labelled(ref))
+	var tried []error
 	for _, e := range endpoints {
 		files := []*url.URL{e.Signature, e.Image}
 		if s.waivesSignature() {
@@ -572,14 +593,16 @@ func (f *Fetcher) Search(ctx context.Context, ref manifest.Ref) ([]discovery.Ste
 		for _, u := range files {
 			step, err := s.probe(ctx, u, e.Foreign)
 			steps = append(steps, step)
-			missing = both(missing, err)
+			if err != nil && missing == nil {
+				missing = err
+			}
 		}
 		if missing == nil {
 			return steps, nil
 		}
-		err = both(missing, err)
+		tried = append(tried, missing)
 	}
-	return steps, err
+	return steps, nowhere(tried, failed)
 }
 
 // probe asks for a file and reads none of it.
