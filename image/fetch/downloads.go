@@ -145,14 +145,19 @@ func (d *Downloads) get(ctx context.Context, client Getter, r request, meter Met
 		return nil, fmt.Errorf("download %s: %w", r.url.Redacted(), err)
 	}
 	defer func() {
-		if _, statErr := os.Stat(p.path()); errors.Is(statErr, fs.ErrNotExist) {
-			err = errors.Join(err, removeDir(dir)) // there is nothing to go on with
+		_, statErr := os.Stat(p.path())
+		if errors.Is(statErr, fs.ErrNotExist) || errors.Is(err, errCome) {
+			err = errors.Join(err, removeDir(dir)) // there is nothing to go on with, or no need to
 		}
 		_ = lock.Close() // it only unlocks
 	}()
 	if waited {
-		if here, err := come(); here || err != nil {
-			return nil, errors.Join(err, errCome)
+		here, err := come()
+		if err != nil {
+			return nil, err
+		}
+		if here {
+			return nil, errCome
 		}
 	}
 	have := p.read()
