@@ -186,12 +186,7 @@ func newRepoAddCommand(c *cli) *cobra.Command {
 		Short: "Sign images and publish them",
 		Long: "Sign images, which are ACI files, and publish them. Their names, versions, os and arch\n" +
 			"are those of their manifests. The highest version of a name is its latest, too.",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) < 2 {
-				return usagef("%s: want DIR and IMAGE...; see '%s --help'", cmd.CommandPath(), cmd.CommandPath())
-			}
-			return nil
-		},
+		Args: atLeast(2, "DIR and IMAGE..."),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (keyFile == "") == (gpgUser == "") {
 				return usagef("say who signs: with --sign KEYFILE ('jetpack repo keygen' makes one), or --gpg USER")
@@ -257,12 +252,7 @@ func newRepoRmCommand(c *cli) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rm DIR NAME...",
 		Short: "Take images back: all that NAME[:VERSION][,LABEL=VALUE]... means",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) < 2 {
-				return usagef("%s: want DIR and NAME...; see '%s --help'", cmd.CommandPath(), cmd.CommandPath())
-			}
-			return nil
-		},
+		Args:  atLeast(2, "DIR and NAME..."),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := openRepository(args[0])
 			if err != nil {

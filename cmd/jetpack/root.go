@@ -81,7 +81,7 @@ func group(cmd *cobra.Command, args []string) error {
 	return cmd.Help()
 }
 
-// exactly, some and atMost check the number of arguments.
+// exactly, some, atLeast and atMost check the number of arguments.
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != n {
@@ -91,9 +91,11 @@ func exactly(n int, what string) cobra.PositionalArgs {
 	}
 }
 
-func some(what string) cobra.PositionalArgs {
+func some(what string) cobra.PositionalArgs { return atLeast(1, what) }
+
+func atLeast(n int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
+		if len(args) < n {
 			return usagef("%s: want %s; see '%s --help'", cmd.CommandPath(), what, cmd.CommandPath())
 		}
 		return nil
