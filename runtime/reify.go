@@ -331,11 +331,14 @@ func (r *Runtime) checkVolumes(m *schema.PodManifest) error {
 // hostnameAnnotation gives a pod its host name, where the command line does not.
 const hostnameAnnotation = "hostname"
 
-// hostname is RFC 1123's, and at most the 64 bytes that Linux takes.
-var hostname = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,62}[a-zA-Z0-9])?$`)
+// hostname is RFC 1123's.
+var hostname = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?$`)
+
+// maxHostname is the most that Linux takes, in bytes.
+const maxHostname = 64
 
 // ValidHostname tells whether a pod can have the host name.
-func ValidHostname(s string) bool { return hostname.MatchString(s) }
+func ValidHostname(s string) bool { return len(s) <= maxHostname && hostname.MatchString(s) }
 
 func checkHostname(m *schema.PodManifest) error {
 	if name, ok := m.Annotations.Get(hostnameAnnotation); ok && !ValidHostname(name) {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/docker/go-units"
 )
@@ -18,12 +19,15 @@ import (
 //go:embed page.html page.css page.js
 var pageFiles embed.FS
 
-var pageTemplate = template.Must(template.New("page.html").Funcs(template.FuncMap{
-	"size":  func(n int64) string { return units.HumanSize(float64(n)) },
-	"group": group,
-	"css":   func() (template.CSS, error) { b, err := pageFiles.ReadFile("page.css"); return template.CSS(b), err }, //nolint:gosec // our own
-	"js":    func() (template.JS, error) { b, err := pageFiles.ReadFile("page.js"); return template.JS(b), err },    //nolint:gosec // our own
-}).ParseFS(pageFiles, "page.html"))
+// pageTemplate is parsed when it is needed: each pod that starts loads this package.
+var pageTemplate = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("page.html").Funcs(template.FuncMap{
+		"size":  func(n int64) string { return units.HumanSize(float64(n)) },
+		"group": group,
+		"css":   func() (template.CSS, error) { b, err := pageFiles.ReadFile("page.css"); return template.CSS(b), err }, //nolint:gosec // our own
+		"js":    func() (template.JS, error) { b, err := pageFiles.ReadFile("page.js"); return template.JS(b), err },    //nolint:gosec // our own
+	}).ParseFS(pageFiles, "page.html"))
+})
 
 // generator stands in every page, to tell them from other people's files.
 const generator = `<meta name="generator" content="jetpack">`
@@ -93,7 +97,7 @@ func (r *Repository) page(prefix string, idx index, images []pageImage) ([]byte,
 		}
 	}
 	var out bytes.Buffer
-	err := pageTemplate.Execute(&out, p)
+	err := pageTemplate().Execute(&out, p)
 	return out.Bytes(), err
 }
 
