@@ -216,3 +216,14 @@ func TestSymlinkedSource(t *testing.T) {
 		}
 	}
 }
+
+func TestValidHostname(t *testing.T) {
+	for name, want := range map[string]bool{
+		"a": true, "web-1.example.com": true, "A": true, strings.Repeat("a", 64): true,
+		"": false, "-a": false, "a-": false, "a_b": false, "a b": false, strings.Repeat("a", 65): false,
+	} {
+		if ValidHostname(name) != want {
+			t.Errorf("%q should be %v", name, want)
+		}
+	}
+}
