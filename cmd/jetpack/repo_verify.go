@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -38,12 +37,8 @@ func newRepoVerifyCommand(c *cli) *cobra.Command {
 			if err := waived.check(); err != nil {
 				return err
 			}
-			for i, fpr := range fingerprints {
-				parsed, err := trust.ParseFingerprint(fpr)
-				if err != nil {
-					return usagef("--fingerprint: %v", err)
-				}
-				fingerprints[i] = parsed
+			if err := parseFingerprints(fingerprints); err != nil {
+				return err
 			}
 			return c.runRepoVerify(cmd.Context(), args[0], waived, fingerprints)
 		},
@@ -78,7 +73,7 @@ func (c *cli) runRepoVerify(ctx context.Context, location string, waived insecur
 	f.Review = func(_ context.Context, name string, found fetch.Found) error {
 		keys := found.Keys
 		if len(fingerprints) > 0 {
-			keys = slices.DeleteFunc(slices.Clone(keys), func(k trust.Key) bool { return !slices.Contains(fingerprints, k.Fingerprint) })
+			keys = withFingerprint(keys, fingerprints)
 		}
 		return f.Trust.Add(name, keys...)
 	}

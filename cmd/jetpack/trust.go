@@ -66,14 +66,24 @@ func (o *trustAddOptions) check(args []string) error {
 			return usagef("--prefix %q: want the name of an image, or the beginning of one up to a slash", o.prefix)
 		}
 	}
-	for i, fpr := range o.fingerprints {
+	return parseFingerprints(o.fingerprints)
+}
+
+// parseFingerprints gives those of --fingerprint the form that keys have them in.
+func parseFingerprints(given []string) error {
+	for i, fpr := range given {
 		parsed, err := trust.ParseFingerprint(fpr)
 		if err != nil {
 			return usagef("--fingerprint: %v", err)
 		}
-		o.fingerprints[i] = parsed
+		given[i] = parsed
 	}
 	return nil
+}
+
+// withFingerprint are the keys with one of the fingerprints.
+func withFingerprint(keys []trust.Key, fingerprints []string) []trust.Key {
+	return slices.DeleteFunc(slices.Clone(keys), func(k trust.Key) bool { return !slices.Contains(fingerprints, k.Fingerprint) })
 }
 
 func (c *cli) runTrustAdd(ctx context.Context, o *trustAddOptions, args []string) error {
@@ -103,7 +113,7 @@ func (c *cli) runTrustAdd(ctx context.Context, o *trustAddOptions, args []string
 	for _, offer := range found {
 		keys := offer.Keys
 		if len(o.fingerprints) > 0 {
-			keys = slices.DeleteFunc(slices.Clone(keys), func(k trust.Key) bool { return !slices.Contains(o.fingerprints, k.Fingerprint) })
+			keys = withFingerprint(keys, o.fingerprints)
 			missing = slices.DeleteFunc(missing, func(fpr string) bool {
 				return slices.ContainsFunc(keys, func(k trust.Key) bool { return k.Fingerprint == fpr })
 			})
