@@ -16,11 +16,12 @@ import (
 	"maps"
 	"net/netip"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/jetpack-run/jetpack/internal/lazyregexp"
 
 	"github.com/google/uuid"
 
@@ -47,10 +48,10 @@ const (
 )
 
 var (
-	osReleasePattern = regexp.MustCompile(`^[0-9]+\.[0-9]+(-[A-Z0-9]+)?(-p[0-9]+)?$`)
+	osReleasePattern = lazyregexp.New(`^[0-9]+\.[0-9]+(-[A-Z0-9]+)?(-p[0-9]+)?$`)
 	// https://github.com/appc/spec/blob/v0.8.11/spec/types.md#ac-name-type
-	appNamePattern  = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
-	hostnamePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+	appNamePattern  = lazyregexp.New(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+	hostnamePattern = lazyregexp.New(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
 )
 
 // Options are what the host and the configuration add to a pod.
@@ -436,7 +437,7 @@ func check(pod sandbox.Pod, opts Options) error {
 	switch {
 	case err != nil || id.String() != pod.ID:
 		return errors.New("the ID is not a canonical UUID")
-	case len(pod.Hostname) > maxHostname || !hostnamePattern.MatchString(pod.Hostname):
+	case len(pod.Hostname) > maxHostname || !hostnamePattern().MatchString(pod.Hostname):
 		return fmt.Errorf("%q is not a host name", pod.Hostname)
 	case opts.SecureLevel < -1 || opts.SecureLevel > 3:
 		return fmt.Errorf("securelevel %d is not from -1 to 3", opts.SecureLevel)
@@ -455,7 +456,7 @@ func check(pod sandbox.Pod, opts Options) error {
 }
 
 func checkOSRelease(s string) error {
-	if len(s) > maxOSRelease || !osReleasePattern.MatchString(s) {
+	if len(s) > maxOSRelease || !osReleasePattern().MatchString(s) {
 		return fmt.Errorf("%q is not an osrelease such as 14.3-RELEASE", s)
 	}
 	return nil
@@ -552,7 +553,7 @@ func mounts(pod sandbox.Pod, opts Options) ([]Mount, error) {
 }
 
 func appMounts(app sandbox.App, opts Options) ([]Mount, error) {
-	if !appNamePattern.MatchString(app.Name) {
+	if !appNamePattern().MatchString(app.Name) {
 		return nil, errors.New("the name is not an AC Name")
 	}
 	if err := checkPath(app.Root); err != nil {

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/jetpack-run/jetpack/internal/lazyregexp"
 
 	"github.com/appc/spec/schema"
 	"github.com/appc/spec/schema/types"
@@ -94,13 +95,13 @@ func checkPorts(m *schema.PodManifest, images []*image.Image) error {
 }
 
 // noEffect matches annotations of a pod that mean something to jetpack, though not here.
-var noEffect = regexp.MustCompile(`^(ip-address|jetpack/devfs-ruleset|jetpack/jail\.conf/.*)$`)
+var noEffect = lazyregexp.New(`^(ip-address|jetpack/devfs-ruleset|jetpack/jail\.conf/.*)$`)
 
 // checkAnnotations tells which annotations have no effect; strict refuses them.
 func (r *Runtime) checkAnnotations(m *schema.PodManifest, strict bool) error {
 	for _, a := range m.Annotations {
 		name := a.Name.String()
-		if !noEffect.MatchString(name) || r.heeds(name) {
+		if !noEffect().MatchString(name) || r.heeds(name) {
 			continue
 		}
 		if strict {
@@ -332,13 +333,13 @@ func (r *Runtime) checkVolumes(m *schema.PodManifest) error {
 const hostnameAnnotation = "hostname"
 
 // hostname is RFC 1123's.
-var hostname = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?$`)
+var hostname = lazyregexp.New(`^[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?$`)
 
 // maxHostname is the most that Linux takes, in bytes.
 const maxHostname = 64
 
 // ValidHostname tells whether a pod can have the host name.
-func ValidHostname(s string) bool { return len(s) <= maxHostname && hostname.MatchString(s) }
+func ValidHostname(s string) bool { return len(s) <= maxHostname && hostname().MatchString(s) }
 
 func checkHostname(m *schema.PodManifest) error {
 	if name, ok := m.Annotations.Get(hostnameAnnotation); ok && !ValidHostname(name) {
@@ -348,11 +349,11 @@ func checkHostname(m *schema.PodManifest) error {
 }
 
 // podName is also a host name (RFC 1123).
-var podName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
+var podName = lazyregexp.New(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
 func validName(s string) bool {
 	_, err := uuid.Parse(s)
-	return err != nil && len(s) <= 63 && podName.MatchString(s)
+	return err != nil && len(s) <= 63 && podName().MatchString(s)
 }
 
 // defaultAppName makes an AC Name of the last component of an image's name.

@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/jetpack-run/jetpack/internal/lazyregexp"
 
 	gozfs "github.com/mistifyio/go-zfs/v3"
 )
@@ -20,12 +21,12 @@ const rootProperty = "jetpack:root"
 // bytes of a name (zfs(8)).
 const maxRoot = 255 - len("/volumes/") - 200 - len(sealSuffix)
 
-var datasetPattern = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_.:-]*(/[a-zA-Z0-9][a-zA-Z0-9_.:-]*)*$`)
+var datasetPattern = lazyregexp.New(`^[a-zA-Z][a-zA-Z0-9_.:-]*(/[a-zA-Z0-9][a-zA-Z0-9_.:-]*)*$`)
 
 // checkDataset accepts names of root datasets: those of ZFS without blanks, whose
 // components do not begin with what could be taken for an option.
 func checkDataset(name string) error {
-	if !datasetPattern.MatchString(name) {
+	if !datasetPattern().MatchString(name) {
 		return fmt.Errorf("%q is no name of a ZFS dataset", name)
 	}
 	if len(name) > maxRoot {

@@ -33,10 +33,11 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/jetpack-run/jetpack/internal/lazyregexp"
 
 	"github.com/appc/spec/schema"
 	"github.com/gofrs/flock"
@@ -397,7 +398,7 @@ func (r *Repository) describe(ctx context.Context, draft *os.File, l layer.Limit
 		value *string
 	}{{"version", &e.Version}, {"os", &e.OS}, {"arch", &e.Arch}} {
 		*l.value = e.Labels[l.name]
-		if !fileable.MatchString(*l.value) {
+		if !fileable().MatchString(*l.value) {
 			return Entry{}, fmt.Errorf("%w: %s: label %s is %q, which makes no file name", ErrName, e.Name, l.name, *l.value)
 		}
 	}
@@ -419,7 +420,7 @@ const latest = "latest"
 
 // fileable is what may stand in a file's name and in a URL without being encoded by any
 // server's or client's opinion.
-var fileable = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+~-]*$`)
+var fileable = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._+~-]*$`)
 
 // checkName refuses names of which a part could be that of one of the repository's files.
 func checkName(name string) error {

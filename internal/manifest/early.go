@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
-	"regexp"
 	"slices"
+
+	"github.com/jetpack-run/jetpack/internal/lazyregexp"
 
 	"github.com/appc/spec/schema"
 	"github.com/appc/spec/schema/types"
@@ -143,7 +144,7 @@ func (u *updater) object(where string, v map[string]any, s *shape) error {
 }
 
 // noUnit matches a quantity without suffix.
-var noUnit = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
+var noUnit = lazyregexp.New(`^[0-9]+(\.[0-9]+)?$`)
 
 // isolator updates the name and the unit of an isolator.
 func (u *updater) isolator(where string, v map[string]any) {
@@ -158,7 +159,7 @@ func (u *updater) isolator(where string, v map[string]any) {
 	// Cores are the unit since v070, thousandths of one were it before.
 	for _, key := range []string{"limit", "request"} {
 		quantity := fmt.Sprint(value[key])
-		if noUnit.MatchString(quantity) {
+		if noUnit().MatchString(quantity) {
 			value[key] = quantity + "m"
 			u.warn("%s.value.%s is read as %.60sm, the unit before %s", where, key, quantity, v070)
 		}

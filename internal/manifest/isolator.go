@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"math"
 	"math/big"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/jetpack-run/jetpack/internal/lazyregexp"
 
 	"github.com/appc/spec/schema/types"
 )
@@ -213,14 +214,14 @@ func checkResource(where string, name types.ACIdentifier, value json.RawMessage)
 // quantityPattern is the grammar of the appc specification (ace.md, "Resource
 // Isolators"). The library's is wider: with exponents, "1e999999999" keeps it
 // busy for ever.
-var quantityPattern = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)(|m|[kKMGTPE]|[KMGTPE]i)$`)
+var quantityPattern = lazyregexp.New(`^([0-9]+(?:\.[0-9]+)?)(|m|[kKMGTPE]|[KMGTPE]i)$`)
 
 // maxQuantity bounds the characters of a quantity.
 const maxQuantity = 41
 
 // checkQuantity returns s in the library's spelling, where kilo is k only.
 func checkQuantity(s string, limit int64) (string, error) {
-	parts := quantityPattern.FindStringSubmatch(s)
+	parts := quantityPattern().FindStringSubmatch(s)
 	if parts == nil || len(s) > maxQuantity {
 		return "", fmt.Errorf("not a quantity: %.60q", s)
 	}

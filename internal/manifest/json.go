@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/appc/spec/schema"
@@ -28,8 +29,8 @@ const (
 )
 
 var (
-	imageShape = shapeOf(reflect.TypeFor[schema.ImageManifest]())
-	podShape   = shapeOf(reflect.TypeFor[schema.PodManifest]())
+	imageShape = sync.OnceValue(func() *shape { return shapeOf(reflect.TypeFor[schema.ImageManifest]()) })
+	podShape   = sync.OnceValue(func() *shape { return shapeOf(reflect.TypeFor[schema.PodManifest]()) })
 	// anything is the shape of what the schema does not know.
 	anything = &shape{}
 )

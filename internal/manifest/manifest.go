@@ -64,7 +64,7 @@ func Kind(data []byte) string {
 // and what early versions of the specification called otherwise has its present
 // name. Errors: ErrInvalid.
 func ParseImage(data []byte) (*schema.ImageManifest, []string, error) {
-	doc, err := readDocument(data, imageShape)
+	doc, err := readDocument(data, imageShape())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -97,7 +97,7 @@ func ParseImage(data []byte) (*schema.ImageManifest, []string, error) {
 //
 // Normalisation, warnings and errors are those of ParseImage.
 func ParsePod(data []byte) (*schema.PodManifest, []string, error) {
-	doc, err := readDocument(data, podShape)
+	doc, err := readDocument(data, podShape())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -4,10 +4,11 @@ import (
 	"fmt"
 	"math"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/jetpack-run/jetpack/internal/lazyregexp"
 
 	"github.com/appc/spec/schema"
 	"github.com/appc/spec/schema/types"
@@ -21,8 +22,8 @@ const maxID = math.MaxUint32 - 1
 const maxDependencies = 256
 
 var (
-	datePattern = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$`)
-	modePattern = regexp.MustCompile(`^[0-7]{3,5}$`)
+	datePattern = lazyregexp.New(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$`)
+	modePattern = lazyregexp.New(`^[0-7]{3,5}$`)
 )
 
 // checkImage checks and normalises what the library decoded.
@@ -186,7 +187,7 @@ func checkVolume(where string, v *types.Volume) error {
 	}
 	if v.Mode != nil {
 		mode, err := strconv.ParseUint(*v.Mode, 8, 32)
-		if err != nil || !modePattern.MatchString(*v.Mode) || mode > 0o7777 {
+		if err != nil || !modePattern().MatchString(*v.Mode) || mode > 0o7777 {
 			return invalid(where+".mode", "not a mode: %.40q", *v.Mode)
 		}
 	}
@@ -410,7 +411,7 @@ func checkAnnotations(where string, annotations types.Annotations) error {
 		if err := checkIdentifier(here+".name", string(a.Name)); err != nil {
 			return err
 		}
-		if a.Name == "created" && !datePattern.MatchString(a.Value) {
+		if a.Name == "created" && !datePattern().MatchString(a.Value) {
 			return invalid(here+".value", "not a date of RFC 3339: %.100q", a.Value)
 		}
 	}

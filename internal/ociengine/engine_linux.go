@@ -11,9 +11,10 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"sync"
 	"syscall"
+
+	"github.com/jetpack-run/jetpack/internal/lazyregexp"
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
@@ -42,11 +43,11 @@ type Engine struct {
 	pods map[string]*pod // those that this process owns
 }
 
-var scopePattern = regexp.MustCompile(`^[a-z0-9]{1,32}$`)
+var scopePattern = lazyregexp.New(`^[a-z0-9]{1,32}$`)
 
 // New makes an engine; pods need root, New does not.
 func New(cfg Config) (*Engine, error) {
-	if !scopePattern.MatchString(cfg.Scope) {
+	if !scopePattern().MatchString(cfg.Scope) {
 		return nil, fmt.Errorf("invalid engine scope %q", cfg.Scope)
 	}
 	if !filepath.IsAbs(cfg.StateDir) {
