@@ -79,6 +79,7 @@ type Applier struct {
 	device  uint64           // of the top directory
 	times   map[key]unixTime // of directories that have an entry
 	parent  directory        // of the last entry
+	buf     []byte           // for the contents of files
 }
 
 // directory is an open directory below the top one, which is ".".
@@ -115,6 +116,7 @@ func NewApplier(dir *os.File, l Limits, filter *Filter) (*Applier, error) {
 		device:  device,
 		times:   map[key]unixTime{},
 		parent:  directory{fd: -1},
+		buf:     make([]byte, chunkSize),
 	}, nil
 }
 

@@ -67,7 +67,7 @@ func (a *Applier) makeFile(parent directory, name string, hdr *tar.Header, r io.
 	}
 	f := os.NewFile(uintptr(fd), "content") // the name is hostile
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := writeSparse(f, r, hdr.Size); err != nil {
+	if err := writeSparse(f, r, hdr.Size, a.buf); err != nil {
 		return err
 	}
 	if err := a.describe(fd, hdr); err != nil {
@@ -220,37 +220,45 @@ const (
 	chunkSize = 32 * blockSize
 )
 
-// writeSparse copies size bytes from r to f, which is empty; blocks of zeros become
-// holes. Fewer bytes are io.ErrUnexpectedEOF.
-func writeSparse(f *os.File, r io.Reader, size int64) error {
-	buf := make([]byte, min(size, chunkSize))
+// writeSparse copies size bytes from r to f, which is empty, by way of buf; blocks of
+// zeros become holes. Fewer bytes are io.ErrUnexpectedEOF.
+func writeSparse(f *os.File, r io.Reader, size int64, buf []byte) error {
+	end := int64(0) // of the file so far
 	for off := int64(0); off < size; {
-		chunk := buf[:min(size-off, chunkSize)]
+		chunk := buf[:min(size-off, int64(len(buf)))]
 		if _, err := io.ReadFull(r, chunk); err != nil {
 			return contentError(err)
 		}
-		if err := writeData(f, chunk, off); err != nil {
+		written, err := writeData(f, chunk, off)
+		if err != nil {
 			return err
 		}
 		off += int64(len(chunk))
+		if written {
+			end = off
+		}
+	}
+	if end == size {
+		return nil // a journal would write it down all the same
 	}
 	return f.Truncate(size)
 }
 
-// writeData writes the runs of blocks in chunk that are not zero.
-func writeData(f *os.File, chunk []byte, off int64) error {
+// writeData writes the runs of blocks in chunk that are not zero, and tells whether the
+// last block was one.
+func writeData(f *os.File, chunk []byte, off int64) (bool, error) {
 	start := 0 // of the run that is to be written
 	for pos := 0; pos < len(chunk); {
 		end := min(pos+blockSize, len(chunk))
 		if bytes.Equal(chunk[pos:end], zeros[:end-pos]) {
 			if err := writeAt(f, chunk[start:pos], off+int64(start)); err != nil {
-				return err
+				return false, err
 			}
 			start = end
 		}
 		pos = end
 	}
-	return writeAt(f, chunk[start:], off+int64(start))
+	return start < len(chunk), writeAt(f, chunk[start:], off+int64(start))
 }
 
 var zeros [blockSize]byte
