@@ -12,7 +12,7 @@ lint=v2.15.0
 
 step() { printf '\n== %s\n' "$*"; }
 
-./test/install.sh runc:runc gcc:gcc shellcheck:shellcheck xz-utils:xz bzip2:bzip2 tmux:tmux bmake:bmake gnupg:gpg
+./test/install.sh runc:runc gcc:gcc shellcheck:shellcheck xz-utils:xz bzip2:bzip2 tmux:tmux bmake:bmake gnupg:gpg chromium:chromium
 
 step "cross-builds and vet"
 for target in linux/amd64 linux/arm64 freebsd/amd64 freebsd/arm64; do

@@ -21,6 +21,8 @@
       navigator.clipboard.writeText(code.textContent).then(function () {
         button.textContent = "Copied";
         setTimeout(function () { button.textContent = "Copy"; }, 2000);
+      }, function () { // the browser refuses: what is selected can be copied by hand
+        getSelection().selectAllChildren(code);
       });
     });
     p.appendChild(button);
