@@ -136,6 +136,8 @@ func TestLoadErrors(t *testing.T) {
 		{"bare suffix", "image.max-size = \"G\"\n", nil, `FILE:1: image.max-size: "G" is not a size`},
 		{"signed size", "image.max-size = \"+1G\"\n", nil, `FILE:1: image.max-size: "+1G" is not a size`},
 		{"integer zero", "image.max-entries = 0\n", nil, `FILE:1: image.max-entries: "0" is not a whole number`},
+		{"signed integer", "", []string{"image.max-entries=+7"}, `--set: image.max-entries: "+7" is not a whole number from 1 to 9223372036854775807`},
+		{"port that is none", "discovery.port = 65536\n", nil, `FILE:1: discovery.port: "65536" is not a whole number from 1 to 65535`},
 		{"set without value", "", []string{"log.level"}, `--set "log.level": want KEY=VALUE`},
 		{"set of an unknown key", "", []string{"log.levels=info"}, `--set: unknown key "log.levels"; did you mean "log.level"?`},
 		{"set to a wrong value", "", []string{"image.max-entries=many"}, `--set: image.max-entries: "many" is not a whole number`},

@@ -11,7 +11,7 @@ const (
 	Path     Type = "path"     // an absolute file name
 	Choice   Type = "choice"   // one of Key.Choices
 	Size     Type = "size"     // bytes, at least 1, with a binary suffix or none: 512, "64G"
-	Integer  Type = "integer"  // a whole number, at least 1
+	Integer  Type = "integer"  // a whole number, from 1 to Key.Max
 	Duration Type = "duration" // as Go writes them: "10s", "1m30s"; not negative
 )
 
@@ -21,6 +21,7 @@ type Key struct {
 	Name    string // dotted, as in TOML: "pod.stop-grace"
 	Type    Type
 	Choices []string // of a Choice
+	Max     int64    // of an Integer; 0 is the greatest there is
 	Default string   // as it would be written; "" leaves the field as it is
 	FreeBSD string   // the default on FreeBSD, where it differs
 	Doc     string   // one paragraph
@@ -87,7 +88,7 @@ func Keys() []Key {
 			field: func(c *Config) any { return &c.FreeBSDInterface },
 		},
 		{
-			Name: "freebsd.devfs-ruleset", Type: Integer, Default: "5470",
+			Name: "freebsd.devfs-ruleset", Type: Integer, Max: 65535, Default: "5470",
 			Doc:   "The devfs(8) rule set, 1 to 65535, that decides what is in /dev of pods on FreeBSD. One without rules gets those that every program needs, and no more. The pod's annotation jetpack/devfs-ruleset names another one.",
 			field: func(c *Config) any { return &c.FreeBSDRuleset },
 		},
@@ -112,7 +113,7 @@ func Keys() []Key {
 			field: func(c *Config) any { return &c.DiscoverySimple },
 		},
 		{
-			Name: "discovery.port", Type: Integer, Default: "443",
+			Name: "discovery.port", Type: Integer, Max: 65535, Default: "443",
 			Doc:   "The port at which the hosts in names are asked.",
 			field: func(c *Config) any { return &c.DiscoveryPort },
 		},

@@ -23,7 +23,7 @@ func (k Key) set(c *Config, text string) (err error) {
 		if k.Type == Size {
 			*p, err = parseSize(text)
 		} else {
-			*p, err = parseInteger(text)
+			*p, err = parseInteger(text, k.Max)
 		}
 	default:
 		panic("config: field of " + k.Name + " has an unknown type")
@@ -78,10 +78,13 @@ func parseDuration(text string) (time.Duration, error) {
 	return d, nil
 }
 
-func parseInteger(text string) (int64, error) {
+func parseInteger(text string, greatest int64) (int64, error) {
+	if greatest == 0 {
+		greatest = math.MaxInt64
+	}
 	n, err := strconv.ParseUint(text, 10, 63)
-	if err != nil || n == 0 {
-		return 0, fmt.Errorf("is not a whole number from 1 to %d", int64(math.MaxInt64))
+	if err != nil || n == 0 || int64(n) > greatest {
+		return 0, fmt.Errorf("is not a whole number from 1 to %d", greatest)
 	}
 	return int64(n), nil
 }
