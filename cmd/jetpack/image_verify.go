@@ -82,12 +82,12 @@ func (c *cli) verifyImage(ctx context.Context, h *host, img *image.Image, deep b
 		return fmt.Errorf("image %s (%s): %w: its tree; remove the pods and images that use it, then it, and import it again",
 			img.ID.Short(), img.Name(), image.ErrDamaged), nil
 	}
-	return c.verifySignature(h, img)
+	return c.verifySignature(ctx, h, img)
 }
 
 // verifySignature checks the signature of a sound image once more, against what is
 // trusted now.
-func (c *cli) verifySignature(h *host, img *image.Image) (refusal, err error) {
+func (c *cli) verifySignature(ctx context.Context, h *host, img *image.Image) (refusal, err error) {
 	if img.Signature == nil {
 		return nil, c.printFinding(img, "ok (nobody's signature vouches for it)")
 	}
@@ -96,7 +96,7 @@ func (c *cli) verifySignature(h *host, img *image.Image) (refusal, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	_, err = trust.Open(keysDir(c.cfg.Root)).Verify(img.Name(), file, []byte(img.Signature.Armored), c.trustPolicy())
+	_, err = trust.Open(keysDir(c.cfg.Root)).Verify(ctx, img.Name(), file, []byte(img.Signature.Armored), c.trustPolicy())
 	if errors.Is(err, trust.ErrUntrusted) {
 		return fmt.Errorf("image %s: %w", img.ID.Short(), err), c.printFinding(img, oneLine(err))
 	}

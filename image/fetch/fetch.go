@@ -483,7 +483,7 @@ func (s *session) verify(ctx context.Context, name string, file io.ReadSeeker, s
 	}
 	var sig trust.Signature
 	check := func() (err error) {
-		sig, err = s.Trust.Verify(name, file, signature, s.Policy)
+		sig, err = s.Trust.Verify(ctx, name, file, signature, s.Policy)
 		return err
 	}
 	if err := s.review(ctx, name, check); err != nil {

@@ -234,7 +234,7 @@ func FuzzReadKeys(f *testing.F) {
 			t.Fatalf("kept %v, %v, %v", kept, damage, err)
 		}
 		// Whatever the key is, it verifies nothing that it did not sign.
-		if _, err := s.Verify("example.com/app", strings.NewReader("unsigned"), []byte(signatures["ed25519-sha256"]), Policy{}); err == nil {
+		if _, err := s.Verify(t.Context(), "example.com/app", strings.NewReader("unsigned"), []byte(signatures["ed25519-sha256"]), Policy{}); err == nil {
 			t.Error("accepted")
 		}
 	})

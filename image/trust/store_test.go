@@ -233,7 +233,7 @@ func TestDamage(t *testing.T) {
 			if said := errors.Join(damage...); tt.says != "" && (said == nil || !strings.Contains(said.Error(), tt.says)) || tt.says == "" && said != nil {
 				t.Errorf("damage %v, want %q", damage, tt.says)
 			}
-			_, err = s.Verify("example.com/app", strings.NewReader(signed), signature, Policy{})
+			_, err = s.Verify(t.Context(), "example.com/app", strings.NewReader(signed), signature, Policy{})
 			if tt.kept && err != nil || !tt.kept && (!errors.Is(err, ErrNoKey) || !strings.Contains(err.Error(), tt.says)) {
 				t.Errorf("verify: %v", err)
 			}

@@ -2,6 +2,7 @@ package trust
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"errors"
 	"fmt"
@@ -48,9 +49,10 @@ type Signature struct {
 // from its start to its end once for each signature that may be good, which is once if
 // there is one; if there is none it is not read.
 //
-// Every error that is ErrUntrusted is final; others, of reading the file or the store, are not.
-func (s *Store) Verify(name string, file io.ReadSeeker, signature []byte, o Policy) (Signature, error) {
-	sig, err := s.verify(name, file, signature, o.config())
+// Every error that is ErrUntrusted is final; others, of reading the file or the store, and
+// those of ctx, are not.
+func (s *Store) Verify(ctx context.Context, name string, file io.ReadSeeker, signature []byte, o Policy) (Signature, error) {
+	sig, err := s.verify(name, cancellable{ctx, file}, signature, o.config())
 	if err != nil {
 		return Signature{}, fmt.Errorf("signature of %s: %w", name, err)
 	}
@@ -193,6 +195,19 @@ func (c candidate) check(e *openpgp.Entity, file io.Reader, cfg *packet.Config) 
 			ErrBadSignature, issuer(c.sig), err)
 	}
 	return md.SignedBy, nil
+}
+
+// cancellable reads a file until its context ends.
+type cancellable struct {
+	ctx context.Context
+	io.ReadSeeker
+}
+
+func (c cancellable) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.ReadSeeker.Read(p)
 }
 
 // errReader keeps the error of a file apart from those of what is read from it.

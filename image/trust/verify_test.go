@@ -2,6 +2,7 @@ package trust
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
@@ -393,7 +394,7 @@ func TestVectors(t *testing.T) {
 			}
 			file := strings.NewReader(v.file)
 			file.Seek(0, io.SeekEnd) // Verify starts at the start
-			got, err := s.Verify(v.image, file, []byte(signature), Policy{Legacy: v.legacy})
+			got, err := s.Verify(t.Context(), v.image, file, []byte(signature), Policy{Legacy: v.legacy})
 			if v.want == nil {
 				if err != nil {
 					t.Fatal(err)
@@ -446,7 +447,7 @@ func TestSignature(t *testing.T) {
 		{"v6-ed25519", []string{"example.com=v6-ed25519"}, Signature{v6.Fingerprint, "", at, "v6-ed25519", "example.com"}},
 	} {
 		t.Run(tt.sig, func(t *testing.T) {
-			got, err := trusting(t, keys, tt.trust...).Verify("example.com/app", strings.NewReader(signed), []byte(signatures[tt.sig]), Policy{})
+			got, err := trusting(t, keys, tt.trust...).Verify(t.Context(), "example.com/app", strings.NewReader(signed), []byte(signatures[tt.sig]), Policy{})
 			if err != nil || got != tt.want {
 				t.Errorf("got %+v, %v\nwant %+v", got, err, tt.want)
 			}
@@ -490,7 +491,7 @@ func TestReadsFileOnce(t *testing.T) {
 	} {
 		t.Run(tt.sig, func(t *testing.T) {
 			c := &counter{ReadSeeker: strings.NewReader(signed)}
-			s.Verify("example.com/app", c, []byte(signatures[tt.sig]), Policy{})
+			s.Verify(t.Context(), "example.com/app", c, []byte(signatures[tt.sig]), Policy{})
 			if c.reads != tt.want {
 				t.Errorf("read %d times, want %d", c.reads, tt.want)
 			}
@@ -503,12 +504,17 @@ func TestNotAboutTrust(t *testing.T) {
 	keys, signatures := archive(t, "keys"), archive(t, "signatures")
 	s := trusting(t, keys, "=ed25519")
 	broken := errors.New("broken disk")
-	_, err := s.Verify("example.com/app", &counter{ReadSeeker: strings.NewReader(signed), fail: broken}, []byte(signatures["ed25519-sha256"]), Policy{})
+	_, err := s.Verify(t.Context(), "example.com/app", &counter{ReadSeeker: strings.NewReader(signed), fail: broken}, []byte(signatures["ed25519-sha256"]), Policy{})
 	if !errors.Is(err, broken) || errors.Is(err, ErrUntrusted) {
 		t.Errorf("unreadable file: %v", err)
 	}
+	interrupted, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	if _, err := s.Verify(interrupted, "example.com/app", strings.NewReader(signed), []byte(signatures["ed25519-sha256"]), Policy{}); !errors.Is(err, context.Canceled) || errors.Is(err, ErrUntrusted) {
+		t.Errorf("interrupted: %v", err)
+	}
 	for _, name := range []string{"", "/", "Example.com", "example.com/", "example.com//app", "../app", "example.com,app", "@"} {
-		if _, err := s.Verify(name, strings.NewReader(signed), []byte(signatures["ed25519-sha256"]), Policy{}); err == nil || errors.Is(err, ErrUntrusted) {
+		if _, err := s.Verify(t.Context(), name, strings.NewReader(signed), []byte(signatures["ed25519-sha256"]), Policy{}); err == nil || errors.Is(err, ErrUntrusted) {
 			t.Errorf("name %q: %v", name, err)
 		}
 		if keys, err := s.For(name); err == nil {
@@ -531,7 +537,7 @@ func FuzzVerify(f *testing.F) {
 		if parseErr != nil && !errors.Is(parseErr, ErrNoSignature) {
 			t.Errorf("%v", parseErr)
 		}
-		_, err := s.Verify("example.com/app", bytes.NewReader(file), signature, Policy{Legacy: true})
+		_, err := s.Verify(t.Context(), "example.com/app", bytes.NewReader(file), signature, Policy{Legacy: true})
 		if err == nil && (parseErr != nil || !good[string(file)]) {
 			t.Errorf("accepted %q", file)
 		}
@@ -550,7 +556,7 @@ func FuzzPackets(f *testing.F) {
 	}
 	s := trusting(f, archive(f, "keys"), fuzzed...)
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if _, err := s.Verify("example.com/app", strings.NewReader("unsigned"), []byte(armorOf("PGP SIGNATURE", body)), Policy{Legacy: true}); !errors.Is(err, ErrUntrusted) {
+		if _, err := s.Verify(t.Context(), "example.com/app", strings.NewReader("unsigned"), []byte(armorOf("PGP SIGNATURE", body)), Policy{Legacy: true}); !errors.Is(err, ErrUntrusted) {
 			t.Error(err)
 		}
 	})
