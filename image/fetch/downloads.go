@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -88,7 +89,17 @@ func removeDir(dir string) error {
 	if err := os.Rename(dir, gone); err != nil {
 		return err
 	}
-	return os.RemoveAll(gone)
+	return removeGone(gone)
+}
+
+// removeGone removes what removeDir renamed. Who was about to lock the directory under
+// its old name may make a lock in it still.
+func removeGone(dir string) error {
+	for {
+		if err := os.RemoveAll(dir); !errors.Is(err, syscall.ENOTEMPTY) {
+			return err
+		}
+	}
 }
 
 // Download is a file that has come whole. Its owner, who alone has it under its name,
@@ -475,7 +486,7 @@ func isLock(l *flock.Flock, path string) (bool, error) {
 // Remove takes it away, unless somebody uses it.
 func (k Kept) Remove() error {
 	if strings.HasPrefix(filepath.Base(k.path), gonePrefix) {
-		return os.RemoveAll(k.path)
+		return removeGone(k.path)
 	}
 	l, ok, err := tryDir(k.path)
 	if err != nil {
