@@ -84,7 +84,7 @@ func (s *Service) register(c net.Conn) {
 	_, _ = c.Read(make([]byte, 1)) // until it ends
 }
 
-// ErrRefused: the service is there, and does not take the pod.
+// ErrRefused means that the service is there, and does not take the pod.
 var ErrRefused = errors.New("the metadata service refuses the pod")
 
 // Registration keeps a pod known to the service that has a socket, also after that was

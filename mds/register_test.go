@@ -41,7 +41,7 @@ func until(t *testing.T, what string, is func() bool) {
 // socketPath is short: the kernel bounds it.
 func socketPath(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "mds")
+	dir, err := os.MkdirTemp("", "mds") //nolint:usetesting // its own are long
 	if err != nil {
 		t.Fatal(err)
 	}
