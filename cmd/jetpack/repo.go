@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -363,6 +364,7 @@ func (c *cli) runServe(ctx context.Context, o serveOptions, dir string) error {
 	}
 	server := &http.Server{
 		Handler:           repository.Handler(dir, c.stdout),
+		ErrorLog:          log.New(lines(c.notice), "", 0), // of handshakes that failed, for one
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}},
 	}
@@ -378,6 +380,14 @@ func (c *cli) runServe(ctx context.Context, o serveOptions, dir string) error {
 		return nil
 	}
 	return err
+}
+
+// lines passes on each line that is written to it, in one call.
+type lines func(line string)
+
+func (l lines) Write(p []byte) (int, error) {
+	l(strings.TrimSuffix(string(p), "\n"))
+	return len(p), nil
 }
 
 func certificate(o serveOptions, r *repository.Repository) (tls.Certificate, error) {
