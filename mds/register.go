@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -15,15 +16,17 @@ import (
 // as long as the connection lasts.
 
 type reply struct {
-	Error string `json:"error,omitempty"`
+	Error  string           `json:"error,omitempty"`
+	Listen []netip.AddrPort `json:"listen,omitempty"` // where the service answers
 }
 
 // maxRegistration is the time that a connection may take to say what pod it is.
 const maxRegistration = 10 * time.Second
 
 // AcceptPods takes registrations from a listener until that is closed, and then ends
-// those that there are. The error is the listener's.
-func (s *Service) AcceptPods(l net.Listener) error {
+// those that there are. It says that the service answers at the addresses of listen. The
+// error is the listener's.
+func (s *Service) AcceptPods(l net.Listener, listen []netip.AddrPort) error {
 	var (
 		mu     sync.Mutex
 		open   = map[net.Conn]bool{}
@@ -51,7 +54,7 @@ func (s *Service) AcceptPods(l net.Listener) error {
 		open[c] = true
 		mu.Unlock()
 		group.Go(func() {
-			s.register(c)
+			s.register(c, listen)
 			mu.Lock()
 			defer mu.Unlock()
 			delete(open, c)
@@ -63,7 +66,7 @@ func (s *Service) AcceptPods(l net.Listener) error {
 }
 
 // register makes the pod of a connection known until that ends.
-func (s *Service) register(c net.Conn) {
+func (s *Service) register(c net.Conn, listen []netip.AddrPort) {
 	if err := c.SetDeadline(time.Now().Add(maxRegistration)); err != nil {
 		return
 	}
@@ -72,7 +75,7 @@ func (s *Service) register(c net.Conn) {
 		return // its owner has gone, or is no jetpack
 	}
 	remove, err := s.Add(p)
-	var r reply
+	r := reply{Listen: listen}
 	if err != nil {
 		r.Error = err.Error()
 	} else {
@@ -87,23 +90,44 @@ func (s *Service) register(c net.Conn) {
 // ErrRefused means that the service is there, and does not take the pod.
 var ErrRefused = errors.New("the metadata service refuses the pod")
 
-// Registration keeps a pod known to the service that has a socket, also after that was
-// started anew.
+// Registration keeps a pod known to the service, also after that was started anew.
 type Registration struct {
+	URL  string // for the pod, which is AC_METADATA_URL to its apps
 	stop context.CancelFunc
 	done chan struct{}
 }
 
-// Register makes a pod known until Close. Errors: ErrRefused, those of the socket.
-func Register(ctx context.Context, socket string, p Pod) (*Registration, error) {
-	c, err := connect(ctx, socket, p)
+// Dial connects to the socket of the service.
+type Dial func(ctx context.Context) (net.Conn, error)
+
+// Register makes a pod known until Close. Errors: ErrRefused, those of dial.
+func Register(ctx context.Context, dial Dial, p Pod) (*Registration, error) {
+	c, listen, err := connect(ctx, dial, p)
 	if err != nil {
 		return nil, err
 	}
+	at, ok := reachable(p.Addresses, listen)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("%w: it answers at %v, and nothing of that is near %v", ErrRefused, listen, p.Addresses), c.Close())
+	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	r := &Registration{stop: stop, done: make(chan struct{})}
-	go r.keep(ctx, socket, p, c)
+	r := &Registration{URL: "http://" + at.String() + Path(p.Token), stop: stop, done: make(chan struct{})}
+	go r.keep(ctx, dial, p, c)
 	return r, nil
+}
+
+// reachable gives the first address that is the same kind as one of the pod's: a request
+// from a loopback address does not leave the host, and one to such an address does not
+// leave a pod that has others.
+func reachable(pod []netip.Addr, listen []netip.AddrPort) (netip.AddrPort, bool) {
+	for _, a := range pod {
+		for _, l := range listen {
+			if l.Addr().IsLoopback() == a.IsLoopback() && l.Addr().Is4() == a.Is4() {
+				return l, true
+			}
+		}
+	}
+	return netip.AddrPort{}, false
 }
 
 // Close ends the registration.
@@ -113,21 +137,21 @@ func (r *Registration) Close() {
 }
 
 // keep connects again whenever the connection ends.
-func (r *Registration) keep(ctx context.Context, socket string, p Pod, c net.Conn) {
+func (r *Registration) keep(ctx context.Context, dial Dial, p Pod, c net.Conn) {
 	defer close(r.done)
 	for {
 		stop := context.AfterFunc(ctx, func() { _ = c.Close() }) // Read tells
 		_, _ = c.Read(make([]byte, 1))
 		stop()
 		_ = c.Close()
-		if c = again(ctx, socket, p); c == nil {
+		if c = again(ctx, dial, p); c == nil {
 			return
 		}
 	}
 }
 
 // again tries to connect until it can, or ctx ends; then it gives nil.
-func again(ctx context.Context, socket string, p Pod) net.Conn {
+func again(ctx context.Context, dial Dial, p Pod) net.Conn {
 	const least, most = 50 * time.Millisecond, 5 * time.Second
 	for wait := least; ; wait = min(2*wait, most) {
 		select {
@@ -135,16 +159,16 @@ func again(ctx context.Context, socket string, p Pod) net.Conn {
 			return nil
 		case <-time.After(wait):
 		}
-		if c, err := connect(ctx, socket, p); err == nil {
+		if c, _, err := connect(ctx, dial, p); err == nil {
 			return c
 		}
 	}
 }
 
-func connect(ctx context.Context, socket string, p Pod) (_ net.Conn, err error) {
-	c, err := (&net.Dialer{Timeout: maxRegistration}).DialContext(ctx, "unix", socket)
+func connect(ctx context.Context, dial Dial, p Pod) (_ net.Conn, listen []netip.AddrPort, err error) {
+	c, err := dial(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -152,17 +176,17 @@ func connect(ctx context.Context, socket string, p Pod) (_ net.Conn, err error) 
 		}
 	}()
 	if err := c.SetDeadline(time.Now().Add(maxRegistration)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := json.NewEncoder(c).Encode(p); err != nil {
-		return nil, fmt.Errorf("register pod %s: %w", p.UUID, err)
+		return nil, nil, fmt.Errorf("register pod %s: %w", p.UUID, err)
 	}
 	var r reply
 	if err := json.NewDecoder(c).Decode(&r); err != nil {
-		return nil, fmt.Errorf("register pod %s: %w", p.UUID, err)
+		return nil, nil, fmt.Errorf("register pod %s: %w", p.UUID, err)
 	}
 	if r.Error != "" {
-		return nil, fmt.Errorf("%w: %s", ErrRefused, r.Error)
+		return nil, nil, fmt.Errorf("%w: %s", ErrRefused, r.Error)
 	}
-	return c, c.SetDeadline(time.Time{})
+	return c, r.Listen, c.SetDeadline(time.Time{})
 }

@@ -1,13 +1,25 @@
 package mds
 
 import (
+	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
+
+// here is where the services of these tests say that they answer.
+var here = []netip.AddrPort{
+	netip.MustParseAddrPort("[::1]:1104"), netip.MustParseAddrPort("127.0.0.1:1104"), netip.MustParseAddrPort("10.0.0.1:1105"),
+}
+
+func dialing(socket string) Dial {
+	return func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "unix", socket) }
+}
 
 // listening is a service that takes registrations from a socket until stop is called.
 func listening(t *testing.T, socket string) (s *Service, stop func()) {
@@ -18,7 +30,7 @@ func listening(t *testing.T, socket string) (s *Service, stop func()) {
 	}
 	s = New(keys(t))
 	ended := make(chan error)
-	go func() { ended <- s.AcceptPods(l) }()
+	go func() { ended <- s.AcceptPods(l, here) }()
 	return s, func() {
 		t.Helper()
 		_ = l.Close()
@@ -52,20 +64,23 @@ func socketPath(t *testing.T) string {
 func TestRegister(t *testing.T) {
 	socket := socketPath(t)
 	p := podA()
-	if _, err := Register(t.Context(), socket, p); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Register(t.Context(), dialing(socket), p); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without a service: %v", err)
 	}
 	s, stop := listening(t, socket)
 	known := func() bool { return s.find(p.Addresses[0], p.Token) != nil }
-	r, err := Register(t.Context(), socket, p)
+	r, err := Register(t.Context(), dialing(socket), p)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !known() {
 		t.Error("registered, and not known")
 	}
+	if want := "http://127.0.0.1:1104/~" + p.Token; r.URL != want {
+		t.Errorf("its URL is %s, not %s", r.URL, want)
+	}
 	other := another()
-	r2, err := Register(t.Context(), socket, other)
+	r2, err := Register(t.Context(), dialing(socket), other)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +101,7 @@ func TestRegister(t *testing.T) {
 func TestRegisterAfterEnd(t *testing.T) {
 	socket := socketPath(t)
 	_, stop := listening(t, socket)
-	r, err := Register(t.Context(), socket, podA())
+	r, err := Register(t.Context(), dialing(socket), podA())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,8 +115,26 @@ func TestRefusedRegistration(t *testing.T) {
 	defer stop()
 	p := podA()
 	p.Token = "x"
-	if _, err := Register(t.Context(), socket, p); !errors.Is(err, ErrRefused) {
+	if _, err := Register(t.Context(), dialing(socket), p); !errors.Is(err, ErrRefused) {
 		t.Errorf("got %v", err)
+	}
+	p = podA()
+	for address, want := range map[string]string{"10.1.2.3": "http://10.0.0.1:1105/", "::1": "http://[::1]:1104/", "fd00::7": ""} {
+		p.Addresses = []netip.Addr{netip.MustParseAddr(address)}
+		r, err := Register(t.Context(), dialing(socket), p)
+		if want == "" {
+			if !errors.Is(err, ErrRefused) {
+				t.Errorf("%s: %v", address, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(r.URL, want) {
+			t.Errorf("%s: %s", address, r.URL)
+		}
+		r.Close()
 	}
 	c, err := net.Dial("unix", socket)
 	if err != nil {
@@ -114,7 +147,9 @@ func TestRefusedRegistration(t *testing.T) {
 		t.Errorf("garbage is answered: %d, %v", n, err)
 	}
 	c.Close()
-	if len(s.pods) > 0 {
-		t.Errorf("known: %v", s.pods)
-	}
+	until(t, "nobody is known", func() bool {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		return len(s.pods) == 0
+	})
 }

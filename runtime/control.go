@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/jetpack-run/jetpack/internal/unixsocket"
 )
 
 // request is what a command asks of a pod's supervisor, over the socket in the
@@ -42,13 +44,12 @@ func (p *Pod) listen() (net.Listener, error) {
 	}
 	var l *net.UnixListener
 	err = p.rt.step("make control socket", func() (err error) {
-		l, err = listenAt(dir, controlFile)
+		l, err = unixsocket.Listen(dir, controlFile)
 		return err
 	})
 	if err := errors.Join(err, dir.Close()); err != nil {
 		return nil, fmt.Errorf("pod %s: control socket: %w", p.UUID, err)
 	}
-	l.SetUnlinkOnClose(false) // its address is not a path that lasts
 	return l, nil
 }
 
@@ -140,7 +141,7 @@ func (r *Runtime) dial(ctx context.Context, id string) (conn net.Conn, err error
 		if !held {
 			return nil, fmt.Errorf("%s: %w", id, ErrNotRunning)
 		}
-		conn, err := dialAt(ctx, dir, controlFile)
+		conn, err := unixsocket.Dial(ctx, dir, controlFile)
 		if err == nil {
 			return conn, nil
 		}

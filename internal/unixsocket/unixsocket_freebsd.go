@@ -1,4 +1,4 @@
-package runtime
+package unixsocket
 
 import (
 	"context"
@@ -12,11 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sockets are named from their directory, by bindat(2) and connectat(2): sun_path
-// holds 104 bytes, and a root may lie deeper.
+// By bindat(2) and connectat(2).
 
-// listenAt makes a socket in a directory and listens on it.
-func listenAt(dir *os.File, name string) (*net.UnixListener, error) {
+func listen(dir *os.File, name string) (*net.UnixListener, error) {
 	f, err := socketAt(unix.SYS_BINDAT, dir, name)
 	if err != nil {
 		return nil, fmt.Errorf("bind: %w", err)
@@ -32,8 +30,8 @@ func listenAt(dir *os.File, name string) (*net.UnixListener, error) {
 	return l.(*net.UnixListener), nil
 }
 
-// dialAt connects to a socket in a directory; that takes no time.
-func dialAt(_ context.Context, dir *os.File, name string) (net.Conn, error) {
+// dial needs no ctx: it takes no time.
+func dial(_ context.Context, dir *os.File, name string) (net.Conn, error) {
 	f, err := socketAt(unix.SYS_CONNECTAT, dir, name)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
