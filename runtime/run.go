@@ -22,6 +22,7 @@ type Run struct {
 	apps    []*appRun
 	out     *output
 	control net.Listener
+	forget  func()         // ends the registration with the metadata service; or nil
 	wg      sync.WaitGroup // one per app
 
 	stopOnce sync.Once
@@ -81,6 +82,9 @@ func (r *Run) start(ctx context.Context) error {
 func (r *Run) shut(ctx context.Context) error {
 	err := r.control.Close()
 	destroyErr := r.pod.rt.Engine.Destroy(ctx, r.pod.UUID)
+	if r.forget != nil {
+		r.forget()
+	}
 	err = errors.Join(err, destroyErr, r.out.close())
 	if destroyErr == nil { // else something may still run, and write for ever
 		r.out.drain()

@@ -69,6 +69,8 @@ type Runtime struct {
 	Volumes Volumes
 	Storage storage.Driver
 	Engine  sandbox.Engine
+	// Metadata is the metadata service; nil for none.
+	Metadata Metadata
 	// OS and Arch are the host's, in the appc spec's words: "linux", "amd64".
 	OS, Arch string
 	// Grace is how long an app that was asked to stop may take.

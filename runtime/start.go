@@ -129,6 +129,8 @@ type app struct {
 	readOnly bool
 	terminal bool
 	stdin    bool
+	// metadataURL is where the metadata service is; "" if there is none.
+	metadataURL string
 }
 
 // Start runs a pod that is prepared, or has exited or crashed, each time from
@@ -182,6 +184,9 @@ func (p *Pod) start(ctx context.Context, images []*image.Image, stdio IO) (_ *Ru
 	undo.Add(func() error { return run.shut(forever) })
 	if err := p.rt.Engine.Create(ctx, pod); err != nil {
 		return nil, fmt.Errorf("create sandbox: %w", err)
+	}
+	if err := run.register(ctx, images); err != nil {
+		return nil, err
 	}
 	if err := run.start(ctx); err != nil {
 		return nil, err
@@ -377,6 +382,9 @@ func (a *app) environment() []string {
 	}
 	env.Set("AC_APP_NAME", a.name)
 	env.Set("container", "jetpack")
+	if a.metadataURL != "" {
+		env.Set("AC_METADATA_URL", a.metadataURL)
+	}
 	out := make([]string, len(env))
 	for i, e := range env {
 		out[i] = e.Name + "=" + e.Value

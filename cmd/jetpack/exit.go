@@ -65,13 +65,13 @@ func exitCode(err error, runsApps bool) int {
 		return runtime.FailureStatus(err)
 	case errors.As(err, &usage), errors.Is(err, volume.ErrInvalid):
 		return exitUsage
-	case errors.Is(err, errNoSuchKey):
+	case errors.Is(err, errNoSuchKey), errors.Is(err, errNoMDS):
 		return exitNotFound
 	case errors.Is(err, image.ErrUntrusted), errors.Is(err, trust.ErrUntrusted):
 		return exitUntrusted
 	case isNotFound(err):
 		return exitNotFound
-	case errors.Is(err, image.ErrInUse), errors.Is(err, runtime.ErrBusy), errors.Is(err, volume.ErrInUse):
+	case errors.Is(err, image.ErrInUse), errors.Is(err, runtime.ErrBusy), errors.Is(err, volume.ErrInUse), errors.Is(err, errMDSRuns):
 		return exitBusy
 	}
 	return exitFailed

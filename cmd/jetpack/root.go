@@ -53,7 +53,7 @@ func newRootCommand(c *cli) *cobra.Command {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.AddCommand(
-		newInitCommand(c), newImageCommand(c), newPodCommand(c), newVolumeCommand(c), newTrustCommand(c), newRepoCommand(c), newSystemCommand(c),
+		newInitCommand(c), newImageCommand(c), newPodCommand(c), newVolumeCommand(c), newTrustCommand(c), newRepoCommand(c), newMDSCommand(c), newSystemCommand(c),
 		newConfigCommand(c), newVersionCommand(c), newCompletionCommand(c),
 	)
 	cmd.AddCommand(shortcuts(c)...)

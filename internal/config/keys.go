@@ -47,6 +47,8 @@ type Config struct {
 	DiscoverySimple      string // discovery.simple
 	DiscoveryPort        int64  // discovery.port
 	DiscoveryCAFile      string // discovery.ca-file
+	MDSPort              int64  // mds.port
+	MDSUser              string // mds.user
 	TrustLegacy          string // trust.legacy
 
 	ImageMaxSize    int64         // image.max-size, bytes
@@ -126,6 +128,16 @@ func Keys() []Key {
 			Name: "trust.legacy", Type: Choice, Choices: []string{"on", "off"}, Default: "off",
 			Doc:   "Whether signatures are good that can be forged with some effort: with SHA-1, with RSA keys of 1024 bits, with DSA.",
 			field: func(c *Config) any { return &c.TrustLegacy },
+		},
+		{
+			Name: "mds.port", Type: Integer, Max: 65535, Default: "1104",
+			Doc:   "The port at which the metadata service answers pods.",
+			field: func(c *Config) any { return &c.MDSPort },
+		},
+		{
+			Name: "mds.user", Type: String, Default: "nobody", FreeBSD: "_jetpack",
+			Doc:   "The user that the metadata service becomes when it has opened what only root can, by name or number. Not root.",
+			field: func(c *Config) any { return &c.MDSUser },
 		},
 		{
 			Name: "image.max-size", Type: Size, Default: "64G",

@@ -3,10 +3,12 @@ package platform
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/jetpack-run/jetpack/internal/network"
 	"github.com/jetpack-run/jetpack/internal/plaindir"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/internal/storage"
@@ -44,6 +46,16 @@ func newEngine(dir, _ string, cfg EngineConfig) (sandbox.Engine, error) {
 	return jail.New(jail.Config{
 		StateDir: dir, Interface: cfg.Interface, Ruleset: int32(cfg.Ruleset), Allow: cfg.Allow,
 	})
+}
+
+// HostAddresses are those of the host that pods with addresses of their own reach.
+func HostAddresses(cfg EngineConfig) []netip.Addr {
+	var addrs []netip.Addr
+	networks, _ := network.Networks(cfg.Interface) // without any there are no such pods
+	for _, n := range networks {
+		addrs = append(addrs, n.Addr())
+	}
+	return addrs
 }
 
 // RuntimeVersion tells what isolates pods, for reports.

@@ -3,6 +3,7 @@ package platform
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 
@@ -51,6 +52,10 @@ func openStorage(name, dir string) (storage.Driver, error) {
 func newEngine(dir, id string, cfg EngineConfig) (sandbox.Engine, error) {
 	return ociengine.New(ociengine.Config{Runtime: cfg.Runtime, StateDir: dir, Scope: id})
 }
+
+// HostAddresses are those of the host that pods with addresses of their own reach: there
+// are no such pods.
+func HostAddresses(EngineConfig) []netip.Addr { return nil }
 
 // RuntimeVersion tells what isolates pods, for reports.
 func RuntimeVersion(ctx context.Context, e sandbox.Engine) (string, error) {

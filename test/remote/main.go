@@ -20,6 +20,7 @@ import (
 // testenv.Program gives them.
 var programs = map[string]string{
 	"jetpack": "./cmd/jetpack",
+	"ac-mdc":  "./cmd/ac-mdc",
 	"probe":   "./internal/sandbox/sandboxtest/probe/cmd",
 }
 

@@ -11,7 +11,7 @@
 //	serve -end                      ends that
 //	leavesnothing                   fails unless system check is clean and nothing is mounted
 //
-// and jetpack works on a root of the script's own, $ROOT, already initialized and
+// $ACMDC is the program ac-mdc, and jetpack works on a root of the script's own, $ROOT, already initialized and
 // with the image example.com/probe. Commands run in a private mount namespace.
 package script
 
@@ -47,6 +47,7 @@ func binary(t *testing.T) string {
 func TestScripts(t *testing.T) {
 	testenv.Root(t)
 	bin := binary(t)
+	mdc := testenv.Program(t, "ac-mdc", "github.com/jetpack-run/jetpack/cmd/ac-mdc")
 	probe, err := os.ReadFile(sandboxtest.BuildProbe(t))
 	if err != nil {
 		t.Fatal(err)
@@ -56,8 +57,11 @@ func TestScripts(t *testing.T) {
 			Dir:                 dir,
 			RequireUniqueNames:  true,
 			RequireExplicitExec: true,
-			Setup:               func(env *testscript.Env) error { return setup(t, env, bin, probe) },
-			Condition:           condition,
+			Setup: func(env *testscript.Env) error {
+				env.Setenv("ACMDC", mdc)
+				return setup(t, env, bin, probe)
+			},
+			Condition: condition,
 			Cmds: map[string]func(*testscript.TestScript, bool, []string){
 				"exits":         exits,
 				"waitfor":       waitFor,
