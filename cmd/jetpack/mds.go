@@ -128,7 +128,7 @@ func (c *cli) runMDSServe(ctx context.Context) (err error) {
 	}()
 	var at []netip.AddrPort
 	for _, a := range append(platform.HostAddresses(c.engineConfig()), netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()) {
-		to := netip.AddrPortFrom(a, uint16(c.cfg.MDSPort)) //nolint:gosec // the configuration bounds it
+		to := netip.AddrPortFrom(a, uint16(c.cfg.MDSPort))
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", to.String())
 		if errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT) {
 			continue // a host without IPv6
