@@ -139,15 +139,18 @@ func (r *Registration) Close() {
 // keep connects again whenever the connection ends.
 func (r *Registration) keep(ctx context.Context, dial Dial, p Pod, c net.Conn) {
 	defer close(r.done)
-	for {
-		stop := context.AfterFunc(ctx, func() { _ = c.Close() }) // Read tells
-		_, _ = c.Read(make([]byte, 1))
-		stop()
-		_ = c.Close()
-		if c = again(ctx, dial, p); c == nil {
-			return
-		}
+	for c != nil {
+		last(ctx, c)
+		c = again(ctx, dial, p)
 	}
+}
+
+// last returns when a connection, or ctx, has ended, and closes it.
+func last(ctx context.Context, c net.Conn) {
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() }) // Read tells
+	defer stop()
+	_, _ = c.Read(make([]byte, 1))
+	_ = c.Close()
 }
 
 // again tries to connect until it can, or ctx ends; then it gives nil.

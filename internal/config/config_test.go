@@ -31,12 +31,12 @@ func defaults(goos string) Config {
 	c := Config{
 		Root: "/var/lib/jetpack", StorageDriver: "auto", StorageDataset: "auto", LinuxRuntime: "runc",
 		FreeBSDInterface: "lo1", FreeBSDRuleset: 5470, FreeBSDAllow: "none",
-		FetchDiscovery: "on", FetchCredentialsFile: "none", DiscoverySimple: "on", DiscoveryPort: 443, DiscoveryCAFile: "none", TrustLegacy: "off",
+		FetchDiscovery: "on", FetchCredentialsFile: "none", DiscoverySimple: "on", DiscoveryPort: 443, DiscoveryCAFile: "none", TrustLegacy: "off", MDSPort: 1104, MDSUser: "nobody",
 		ImageMaxSize: 64 << 30, ImageMaxEntries: 1000000, PodStopGrace: 10 * time.Second,
 		PathShare: "/usr/local/share/jetpack", LogLevel: "info", LogFormat: "text", goos: goos,
 	}
 	if goos == "freebsd" {
-		c.Root = "/var/jetpack"
+		c.Root, c.MDSUser = "/var/jetpack", "_jetpack"
 	}
 	return c
 }
