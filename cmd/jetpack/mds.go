@@ -219,26 +219,26 @@ type metadata struct{ root string }
 
 // Register is runtime.Metadata's.
 func (m metadata) Register(ctx context.Context, p runtime.Described) (url string, forget func(), err error) {
-	dir, err := os.Open(mdsDir(m.root))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil, nil
-	}
-	if err != nil {
-		return "", nil, err
+	// Not kept open: FreeBSD refuses chroot(2) to a process with an open directory, which
+	// those of the pod are for a moment after fork(2).
+	dial := func(ctx context.Context) (_ net.Conn, err error) {
+		dir, err := os.Open(mdsDir(m.root))
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, dir.Close()) }()
+		return unixsocket.Dial(ctx, dir, mdsSocket)
 	}
 	pod := mds.Pod{Token: mds.NewToken(), Addresses: p.Addresses, UUID: p.UUID, Manifest: p.Manifest, Images: map[string]json.RawMessage{}}
 	for name, image := range p.Images {
 		pod.Images[name] = image
 	}
-	r, err := mds.Register(ctx, func(ctx context.Context) (net.Conn, error) { return unixsocket.Dial(ctx, dir, mdsSocket) }, pod)
+	r, err := mds.Register(ctx, dial, pod)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return "", nil, dir.Close() // it does not run
+		return "", nil, nil // it does not run
 	}
 	if err != nil {
-		return "", nil, errors.Join(err, dir.Close())
+		return "", nil, err
 	}
-	return r.URL, func() {
-		r.Close()
-		_ = dir.Close() // it was only read
-	}, nil
+	return r.URL, r.Close, nil
 }
