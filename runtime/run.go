@@ -96,15 +96,11 @@ func (r *Run) shut(ctx context.Context) error {
 // listens any more; the pod is then Exited, and its lock still held. When its sandbox
 // cannot be taken away, something may still run: to others it is then Crashed.
 func (r *Run) Wait() (Info, error) {
+	r.prepareRemove() // many pods end as soon as they have begun
 	r.wg.Wait()
+	r.prepareRemove()
 	ctx := context.Background()
 	p := r.pod
-	if d, ok := p.rt.Storage.(storage.Preparer); ok && p.Options.Transient {
-		trees, _ := p.rt.podTrees(ctx, p.Info) // asked for again when it counts
-		for _, tree := range trees {
-			d.PrepareDestroy(tree)
-		}
-	}
 	shutErr := r.shut(ctx)
 	err := errors.Join(shutErr, p.release(ctx))
 	state := p.State
@@ -117,6 +113,19 @@ func (r *Run) Wait() (Info, error) {
 	}
 	err = errors.Join(err, p.setState(state))
 	return p.Info, err
+}
+
+// prepareRemove prepares the removal of a pod that goes with its end.
+func (r *Run) prepareRemove() {
+	p := r.pod
+	d, ok := p.rt.Storage.(storage.Preparer)
+	if !ok || !p.Options.Transient {
+		return
+	}
+	trees, _ := p.rt.podTrees(context.Background(), p.Info) // asked for again when it counts
+	for _, tree := range trees {
+		d.PrepareDestroy(tree)
+	}
 }
 
 // UUID is the pod's.

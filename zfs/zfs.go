@@ -38,8 +38,10 @@ type Driver struct {
 	// unsealed are trees that this process has made and not sealed: Mount need not look
 	// for their snapshot.
 	unsealed sync.Map
-	// destroys are the commands that PrepareDestroy has started, by tree.
+	// destroys are the commands that PrepareDestroy has started, by tree; they wait as
+	// long as patience for their Destroy.
 	destroys sync.Map
+	patience time.Duration
 }
 
 var (
@@ -70,7 +72,7 @@ func Open(dataset, dir string) (*Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open storage: %w", err)
 	}
-	return &Driver{dataset: dataset, dir: dir, system: systemProperties}, nil
+	return &Driver{dataset: dataset, dir: dir, system: systemProperties, patience: patience}, nil
 }
 
 // Info is storage.Driver's.
@@ -452,14 +454,25 @@ func (d *Driver) startDestroy(name, what string) (*process, error) {
 	return start("zfs", "program", "-j", pool, "-", d.fs(name), d.dataset, what)
 }
 
+// patience is how long a command waits for its Destroy: one for each pod that runs for
+// days would be many.
+const patience = 10 * time.Second
+
 // PrepareDestroy is storage.Preparer's. A command that gets no program does nothing.
 func (d *Driver) PrepareDestroy(name string) {
-	if storage.CheckName(name) != nil {
+	if _, ok := d.destroys.Load(name); ok || storage.CheckName(name) != nil {
 		return
 	}
-	if p, err := d.startDestroy(name, "tree"); err == nil { // else Destroy will tell
-		d.destroys.Store(name, p)
+	p, err := d.startDestroy(name, "tree")
+	if err != nil {
+		return // Destroy will tell
 	}
+	d.destroys.Store(name, p)
+	time.AfterFunc(d.patience, func() {
+		if d.destroys.CompareAndDelete(name, p) {
+			_, _ = p.finish(context.Background(), "")
+		}
+	})
 }
 
 // remove destroys a dataset; one that is not whole only as debris.

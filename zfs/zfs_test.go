@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jetpack-run/jetpack/internal/storage"
 	"github.com/jetpack-run/jetpack/internal/storage/storagetest"
@@ -167,6 +168,26 @@ func TestPrepareDestroy(t *testing.T) {
 		t.Error("nothing was prepared")
 	} else if out, err := p.(*process).finish(ctx, ""); err != nil {
 		t.Errorf("no program: %q, %v", out, err)
+	}
+	if tree, err := d.Stat(ctx, "pods/a"); err != nil || !tree.Mounted {
+		t.Errorf("the tree is %+v, %v", tree, err)
+	}
+	// One command for a tree, and it does not wait for ever.
+	d.PrepareDestroy("pods/a")
+	first, _ := d.destroys.Load("pods/a")
+	d.PrepareDestroy("pods/a")
+	if p, ok := d.destroys.LoadAndDelete("pods/a"); !ok || p != first {
+		t.Error("a second command was started")
+	} else if _, err := p.(*process).finish(ctx, ""); err != nil {
+		t.Error(err)
+	}
+	d.patience = time.Millisecond
+	d.PrepareDestroy("pods/a")
+	for {
+		if _, ok := d.destroys.Load("pods/a"); !ok {
+			break
+		}
+		time.Sleep(time.Millisecond)
 	}
 	if tree, err := d.Stat(ctx, "pods/a"); err != nil || !tree.Mounted {
 		t.Errorf("the tree is %+v, %v", tree, err)

@@ -126,8 +126,8 @@ type Driver interface {
 // Preparer is a Driver whose Destroy takes long to begin.
 type Preparer interface {
 	// PrepareDestroy begins what the next Destroy of a tree through this value will
-	// take; the tree may still be mounted. It changes nothing, and if no Destroy follows
-	// nothing comes of it.
+	// take, if it comes soon; the tree may still be mounted. It changes nothing, and if no
+	// Destroy follows nothing comes of it.
 	PrepareDestroy(name string)
 }
 
