@@ -58,6 +58,10 @@ func (s *swapper) swapIn(draft string) (swaps int) {
 	dir := filepath.Join(draft, "merged")
 	if _, err := os.Lstat(dir); err != nil {
 		dir = filepath.Join(draft, "fs")
+		// Without its record it is a copy in the making, in which nobody else can be.
+		if _, err := os.Lstat(filepath.Join(draft, "tree.json")); err != nil {
+			return 0
+		}
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
