@@ -5,6 +5,7 @@ GO       ?= go
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 BIN      ?= bin/jetpack
+MDC      ?= bin/ac-mdc
 
 # The system to build and to install for: 'make install GOOS=freebsd DESTDIR=/tmp/stage'.
 SYSTEM   != uname -s | tr A-Z a-z
@@ -13,16 +14,34 @@ COMMIT   != git describe --tags --always --dirty 2>/dev/null || echo devel
 VERSION  ?= $(COMMIT)
 GOFLAGS_BUILD = -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
-.PHONY: build install install-share install-linux install-freebsd demo test test-zfs test-freebsd generate lint clean
+.PHONY: build mdc mdc-linux mdc-freebsd install install-mdc install-mdc-linux install-mdc-freebsd install-share install-linux install-freebsd demo test test-zfs test-freebsd generate lint clean
 
 # Without cgo: a child that extracts images could not give up its capabilities (docs/security.md).
-build:
+build: mdc
 	CGO_ENABLED=0 GOOS=$(GOOS) $(GO) build $(GOFLAGS_BUILD) -o $(BIN) ./cmd/jetpack
 
+# What apps ask the metadata service with, for each system whose apps the host can run.
+mdc: mdc-$(GOOS)
+
+mdc-freebsd: mdc-linux
+	CGO_ENABLED=0 GOOS=freebsd $(GO) build $(GOFLAGS_BUILD) -o $(MDC).freebsd ./cmd/ac-mdc
+
+mdc-linux:
+	CGO_ENABLED=0 GOOS=linux $(GO) build $(GOFLAGS_BUILD) -o $(MDC).linux ./cmd/ac-mdc
+
 # Installs what 'make build' made, and what is in share/.
-install: build install-share
+install: build install-mdc install-share
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/jetpack
+
+install-mdc: install-mdc-$(GOOS)
+
+install-mdc-freebsd: install-mdc-linux
+	install -m 0755 $(MDC).freebsd $(DESTDIR)$(PREFIX)/libexec/jetpack/ac-mdc.freebsd
+
+install-mdc-linux:
+	install -d $(DESTDIR)$(PREFIX)/libexec/jetpack
+	install -m 0755 $(MDC).linux $(DESTDIR)$(PREFIX)/libexec/jetpack/ac-mdc.linux
 
 install-share: install-$(GOOS)
 	install -d $(DESTDIR)$(PREFIX)/share/jetpack
@@ -35,14 +54,18 @@ install-share: install-$(GOOS)
 	install -m 0644 share/completions/_jetpack $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_jetpack
 	install -m 0644 share/completions/jetpack.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/jetpack.fish
 
+# The scripts and units name their files below /usr/local.
 install-linux:
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's,/usr/local/,$(PREFIX)/,g' share/systemd/jetpack-mds.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/jetpack-mds.service
+	chmod 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/jetpack-mds.service
 
-# The scripts name their files below /usr/local.
 install-freebsd:
 	install -d $(DESTDIR)$(PREFIX)/etc/rc.d $(DESTDIR)$(PREFIX)/etc/newsyslog.conf.d $(DESTDIR)$(PREFIX)/etc/jetpack
 	sed 's,/usr/local/,$(PREFIX)/,g' share/rc.d/jetpack >$(DESTDIR)$(PREFIX)/etc/rc.d/jetpack
+	sed 's,/usr/local/,$(PREFIX)/,g' share/rc.d/jetpack_mds >$(DESTDIR)$(PREFIX)/etc/rc.d/jetpack_mds
 	sed 's,/usr/local/,$(PREFIX)/,g' share/newsyslog/jetpack.conf >$(DESTDIR)$(PREFIX)/etc/newsyslog.conf.d/jetpack.conf
-	chmod 0755 $(DESTDIR)$(PREFIX)/etc/rc.d/jetpack
+	chmod 0755 $(DESTDIR)$(PREFIX)/etc/rc.d/jetpack $(DESTDIR)$(PREFIX)/etc/rc.d/jetpack_mds
 	chmod 0644 $(DESTDIR)$(PREFIX)/etc/newsyslog.conf.d/jetpack.conf
 	install -m 0644 share/jetpack.toml.sample $(DESTDIR)$(PREFIX)/etc/jetpack/jetpack.toml.sample
 

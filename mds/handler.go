@@ -21,7 +21,7 @@ const prefix = "/acMetadata/v1"
 // ServeHTTP answers a pod. A status other than 200: 400 for a form without what it
 // should have, 401 for a token that is not the pod's which has the source address, 403
 // for a signature that is not good, and for a request that was passed on by somebody
-// else, 404, 405, 413.
+// else, 404, 405, 413, 429 for too many requests from one address.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !direct(r) {
 		refuse(w, http.StatusForbidden, "the request was not sent to here, or passed on")
@@ -33,9 +33,14 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusUnauthorized, "unknown source address")
 		return
 	}
-	p := s.find(from.Addr().WithZone(""), token)
-	if p == nil {
-		refuse(w, http.StatusUnauthorized, "no pod has this token and this address")
+	p, err := s.find(from.Addr().WithZone(""), token)
+	if errors.Is(err, errTooMany) {
+		w.Header().Set("Retry-After", "1")
+		refuse(w, http.StatusTooManyRequests, err.Error())
+		return
+	}
+	if err != nil {
+		refuse(w, http.StatusUnauthorized, err.Error())
 		return
 	}
 	switch path {

@@ -20,9 +20,11 @@ import (
 	"net/netip"
 	"sync"
 
+	"github.com/VictoriaMetrics/metrics"
 	"github.com/appc/spec/schema"
 	"github.com/appc/spec/schema/types"
 	"github.com/google/uuid"
+	"golang.org/x/time/rate"
 
 	"github.com/jetpack-run/jetpack/internal/manifest"
 )
@@ -69,17 +71,40 @@ const (
 	contentText = "text/plain; charset=us-ascii"
 )
 
+// What one address may ask for; pods without one of their own share the host's.
+const (
+	maxRate  = 500 // requests per second
+	maxBurst = 1000
+)
+
 // Service answers pods.
 type Service struct {
-	keys *KeyRing
+	keys    *KeyRing
+	metrics *metrics.Set
 
-	mu   sync.RWMutex
-	pods map[netip.Addr][]*pod // by address; pods without one of their own share the host's
+	mu    sync.RWMutex
+	known int
+	at    map[netip.Addr]*client
+}
+
+// client is an address that has pods.
+type client struct {
+	pods  []*pod
+	limit *rate.Limiter
 }
 
 // New makes a service without pods.
 func New(keys *KeyRing) *Service {
-	return &Service{keys: keys, pods: map[netip.Addr][]*pod{}}
+	s := &Service{keys: keys, metrics: metrics.NewSet(), at: map[netip.Addr]*client{}}
+	s.metrics.NewGauge("jetpack_mds_pods", func() float64 { return float64(s.Pods()) })
+	return s
+}
+
+// Pods is the number of pods that are known.
+func (s *Service) Pods() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.known
 }
 
 // Add makes a pod known until remove is called. Errors: of what is no pod, none of
@@ -91,8 +116,14 @@ func (s *Service) Add(p Pod) (remove func(), err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.known++
 	for _, a := range p.Addresses {
-		s.pods[a.Unmap()] = append(s.pods[a.Unmap()], known)
+		c := s.at[a.Unmap()]
+		if c == nil {
+			c = &client{limit: rate.NewLimiter(maxRate, maxBurst)}
+			s.at[a.Unmap()] = c
+		}
+		c.pods = append(c.pods, known)
 	}
 	return sync.OnceFunc(func() { s.remove(known, p.Addresses) }), nil
 }
@@ -100,32 +131,53 @@ func (s *Service) Add(p Pod) (remove func(), err error) {
 func (s *Service) remove(known *pod, addresses []netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.known--
 	for _, a := range addresses {
 		a = a.Unmap()
+		c := s.at[a]
+		if c == nil {
+			continue // an address that was given twice
+		}
 		var rest []*pod // a new slice: requests look through the old one
-		for _, p := range s.pods[a] {
+		for _, p := range c.pods {
 			if p != known {
 				rest = append(rest, p)
 			}
 		}
-		if s.pods[a] = rest; rest == nil {
-			delete(s.pods, a)
+		if c.pods = rest; rest == nil {
+			delete(s.at, a)
 		}
 	}
 }
 
-// find gives the pod with an address and a token, or nil.
-func (s *Service) find(from netip.Addr, token string) *pod {
-	digest := sha256.Sum256([]byte(token))
+// The ways in which a request is not answered.
+var (
+	errStranger = errors.New("no pod has this token and this address")
+	errTooMany  = errors.New("too many requests")
+)
+
+// find gives the pod with an address and a token. Errors: errStranger, errTooMany.
+func (s *Service) find(from netip.Addr, token string) (*pod, error) {
 	s.mu.RLock()
-	pods := s.pods[from.Unmap()]
+	c := s.at[from.Unmap()]
+	var pods []*pod
+	if c != nil {
+		pods = c.pods
+	}
 	s.mu.RUnlock()
+	if c == nil {
+		return nil, errStranger
+	}
+	if !c.limit.Allow() {
+		return nil, errTooMany
+	}
+	digest := sha256.Sum256([]byte(token))
 	for _, p := range pods {
 		if hmac.Equal(p.token[:], digest[:]) {
-			return p
+			return p, nil
 		}
 	}
-	return nil
+	return nil, errStranger
 }
 
 func newPod(p Pod) (*pod, error) {

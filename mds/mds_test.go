@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
+	"log/slog"
 	"mime/multipart"
 	"net"
 	"net/http"
@@ -21,6 +23,7 @@ import (
 
 	"github.com/appc/spec/schema"
 	"github.com/google/uuid"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -285,8 +288,9 @@ func TestStrangers(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
-	for range 100_000 {
-		if s.find(a.Addresses[0], NewToken()) != nil {
+	s.at[a.Addresses[0]].limit.SetLimit(rate.Inf)
+	for range 1_000_000 {
+		if _, err := s.find(a.Addresses[0], NewToken()); err == nil {
 			t.Fatal("a token was guessed")
 		}
 	}
@@ -327,11 +331,11 @@ func TestComeAndGo(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if s.find(p.Addresses[0], p.Token) == nil {
+				if !knows(s, p) {
 					t.Error("not known")
 				}
 				remove()
-				if s.find(p.Addresses[0], p.Token) != nil {
+				if knows(s, p) {
 					t.Error("still known")
 				}
 			}
@@ -341,8 +345,8 @@ func TestComeAndGo(t *testing.T) {
 	if got := request(t, c, http.MethodGet, server.URL+Path(a.Token)+prefix+"/pod/uuid"); got.body != uuidA {
 		t.Error(got)
 	}
-	if len(s.pods) != 1 || len(s.pods[a.Addresses[0]]) != 1 {
-		t.Errorf("left: %v", s.pods)
+	if len(s.at) != 1 || len(s.at[a.Addresses[0]].pods) != 1 || s.Pods() != 1 {
+		t.Errorf("left: %d pods at %v", s.Pods(), s.at)
 	}
 }
 
@@ -359,8 +363,8 @@ func TestAddRefuses(t *testing.T) {
 		p := podA()
 		change(&p)
 		s := New(keys(t))
-		if _, err := s.Add(p); err == nil || len(s.pods) > 0 {
-			t.Errorf("%s: %v, %v", name, err, s.pods)
+		if _, err := s.Add(p); err == nil || s.Pods() > 0 || len(s.at) > 0 {
+			t.Errorf("%s: %v, %v", name, err, s.at)
 		}
 	}
 }
@@ -480,4 +484,68 @@ func FuzzPath(f *testing.F) {
 			t.Errorf("%q: %d %s", path, w.Code, w.Body)
 		}
 	})
+}
+
+// One that asks without end is told to wait, and its neighbour is not.
+func TestRate(t *testing.T) {
+	a, b := podA(), another()
+	b.Addresses = []netip.Addr{netip.MustParseAddr("127.0.0.2")}
+	s, _ := serve(t, a, b)
+	refused := 0
+	for range 3 * maxBurst {
+		if _, err := s.find(a.Addresses[0], a.Token); errors.Is(err, errTooMany) {
+			refused++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if refused < maxBurst {
+		t.Errorf("%d of %d requests at once were refused", refused, 3*maxBurst)
+	}
+	if _, err := s.find(b.Addresses[0], b.Token); err != nil {
+		t.Errorf("the neighbour: %v", err)
+	}
+	w := httptest.NewRecorder()
+	req := httptest.NewRequest(http.MethodGet, "http://127.0.0.1:80"+Path(a.Token)+prefix+"/pod/uuid", nil)
+	req.RemoteAddr = "127.0.0.1:1234"
+	req = req.WithContext(context.WithValue(req.Context(), http.LocalAddrContextKey, net.Addr(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80})))
+	s.at[a.Addresses[0]].limit.SetLimit(0)
+	s.ServeHTTP(w, req)
+	if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
+		t.Errorf("got %d %v", w.Code, w.Header())
+	}
+}
+
+func TestControl(t *testing.T) {
+	a := podA()
+	s, _ := serve(t, a)
+	s.logged(slog.New(slog.DiscardHandler)).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+	stopped := 0
+	control := s.Control(func() { stopped++ })
+	ask := func(method, path string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		control.ServeHTTP(w, httptest.NewRequest(method, path, nil))
+		return w
+	}
+	metrics := ask(http.MethodGet, "/metrics").Body.String()
+	for _, want := range []string{"jetpack_mds_pods 1\n", `jetpack_mds_requests_total{status="403"} 1` + "\n", "jetpack_mds_request_duration_seconds_count 1\n"} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("no %q in\n%s", want, metrics)
+		}
+	}
+	if strings.Contains(metrics, a.Token) {
+		t.Error("a token is in the metrics")
+	}
+	if w := ask(http.MethodGet, "/stop"); w.Code != http.StatusMethodNotAllowed || stopped != 0 {
+		t.Errorf("GET /stop: %d", w.Code)
+	}
+	if w := ask(http.MethodPost, "/stop"); w.Code != http.StatusAccepted || stopped != 1 {
+		t.Errorf("POST /stop: %d, stopped %d times", w.Code, stopped)
+	}
+}
+
+// knows tells whether a pod is answered.
+func knows(s *Service, p Pod) bool {
+	_, err := s.find(p.Addresses[0], p.Token)
+	return err == nil
 }

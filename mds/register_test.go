@@ -68,7 +68,7 @@ func TestRegister(t *testing.T) {
 		t.Errorf("without a service: %v", err)
 	}
 	s, stop := listening(t, socket)
-	known := func() bool { return s.find(p.Addresses[0], p.Token) != nil }
+	known := func() bool { return knows(s, p) }
 	r, err := Register(t.Context(), dialing(socket), p)
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func TestRegister(t *testing.T) {
 		t.Fatal(err)
 	}
 	r2.Close()
-	until(t, "forgotten", func() bool { return s.find(other.Addresses[0], other.Token) == nil })
+	until(t, "forgotten", func() bool { return !knows(s, other) })
 
 	stop() // and another one comes
 	if known() {
@@ -147,9 +147,5 @@ func TestRefusedRegistration(t *testing.T) {
 		t.Errorf("garbage is answered: %d, %v", n, err)
 	}
 	c.Close()
-	until(t, "nobody is known", func() bool {
-		s.mu.RLock()
-		defer s.mu.RUnlock()
-		return len(s.pods) == 0
-	})
+	until(t, "nobody is known", func() bool { return s.Pods() == 0 })
 }

@@ -2,12 +2,15 @@ package mds
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/VictoriaMetrics/metrics"
 )
 
 // Bounds on what one address can hold or ask for. A pod that asks for more waits, or is
@@ -24,7 +27,7 @@ const (
 // its token. The error is the listener's.
 func (s *Service) Serve(ctx context.Context, l net.Listener, log *slog.Logger) error {
 	server := &http.Server{
-		Handler:           logged(s, log),
+		Handler:           s.logged(log),
 		ReadHeaderTimeout: timeout, ReadTimeout: timeout, WriteTimeout: timeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
@@ -36,7 +39,10 @@ func (s *Service) Serve(ctx context.Context, l net.Listener, log *slog.Logger) e
 		defer cancel()
 		_ = server.Shutdown(wait) // who is still there then is cut off
 	})
-	err := server.Serve(&bounded{Listener: l, open: map[netip.Addr]int{}})
+	err := server.Serve(&bounded{
+		Listener: l, open: map[netip.Addr]int{},
+		refused: s.metrics.GetOrCreateCounter("jetpack_mds_connections_refused_total"),
+	})
 	if !stop() {
 		<-stopped
 		return nil
@@ -47,6 +53,7 @@ func (s *Service) Serve(ctx context.Context, l net.Listener, log *slog.Logger) e
 // bounded is a listener that has at most maxConnections of an address open.
 type bounded struct {
 	net.Listener
+	refused *metrics.Counter
 
 	mu   sync.Mutex
 	open map[netip.Addr]int
@@ -62,6 +69,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 		if err == nil && b.enter(from.Addr()) {
 			return &counted{Conn: c, leave: sync.OnceFunc(func() { b.leave(from.Addr()) })}, nil
 		}
+		b.refused.Inc()
 		_ = c.Close() // it gets nothing
 	}
 }
@@ -94,15 +102,18 @@ func (c *counted) Close() error {
 	return c.Conn.Close()
 }
 
-// logged has a handler's answers logged.
-func logged(h http.Handler, log *slog.Logger) http.Handler {
+// logged answers, logs that, and counts it.
+func (s *Service) logged(log *slog.Logger) http.Handler {
+	durations := s.metrics.GetOrCreateSummary("jetpack_mds_request_duration_seconds")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
 		watched := &watched{ResponseWriter: w, status: http.StatusOK}
-		h.ServeHTTP(watched, r)
+		s.ServeHTTP(watched, r)
 		_, path := split(r.URL.Path)
 		log.Info("request", "from", r.RemoteAddr, "method", r.Method, "path", path,
 			"status", watched.status, "bytes", watched.bytes, "duration", time.Since(began))
+		durations.UpdateDuration(began)
+		s.metrics.GetOrCreateCounter(fmt.Sprintf(`jetpack_mds_requests_total{status="%d"}`, watched.status)).Inc()
 	})
 }
 

@@ -1,11 +1,14 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 
+	"github.com/appc/spec/schema"
 	"github.com/appc/spec/schema/types"
 
 	"github.com/jetpack-run/jetpack/image"
@@ -36,7 +39,7 @@ const ipAddress = "ip-address"
 // its apps know where that is. A pod without a network has nowhere to ask.
 func (r *Run) register(ctx context.Context, images []*image.Image) error {
 	p := r.pod
-	if p.rt.Metadata == nil || p.Options.Network == sandbox.NetworkNone {
+	if p.rt.Metadata == nil || p.Options.NoMetadata || p.Options.Network == sandbox.NetworkNone {
 		return nil
 	}
 	d := Described{UUID: p.UUID, Images: map[string][]byte{}}
@@ -65,6 +68,31 @@ func (r *Run) register(ctx context.Context, images []*image.Image) error {
 	r.forget = forget
 	for _, a := range r.apps {
 		a.metadataURL = url
+	}
+	return nil
+}
+
+// The metadata service's client, for apps that ask for it.
+const (
+	clientName = "ac-mdc"
+	clientPath = "/usr/local/bin/" + clientName
+)
+
+// offerClient mounts the metadata service's client in every app.
+func (r *Runtime) offerClient(m *schema.PodManifest, images []*image.Image, file func(system string) string) error {
+	if file == nil {
+		return nil
+	}
+	readOnly := true
+	for i := range m.Apps {
+		source := file(cmp.Or(images[i].Label("os"), r.OS))
+		if _, err := os.Stat(source); err != nil {
+			return fmt.Errorf("app %s: %w: no %s for it: %w", m.Apps[i].Name, ErrInvalid, clientName, err)
+		}
+		m.Apps[i].Mounts = append(m.Apps[i].Mounts, schema.Mount{
+			Volume: clientName, Path: clientPath,
+			AppVolume: &types.Volume{Name: clientName, Kind: "host", Source: source, ReadOnly: &readOnly},
+		})
 	}
 	return nil
 }

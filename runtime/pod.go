@@ -76,6 +76,11 @@ type Options struct {
 	Transient bool `json:"-"`
 	// Boot marks a pod that the host starts when it boots. GC keeps it, ended or crashed.
 	Boot bool `json:"boot,omitempty"`
+	// NoMetadata: the pod is not made known to the metadata service.
+	NoMetadata bool `json:"noMetadata,omitempty"`
+	// MetadataClient gives the program that asks the metadata service, for apps of an
+	// operating system; it is mounted in all of them. Nil is none.
+	MetadataClient func(system string) string `json:"-"`
 }
 
 // Info is a pod as commands show it.

@@ -23,11 +23,14 @@ import (
 // every app gets an image ID, every mount point a volume, an `empty` one where
 // none is given, with a notice. With strict, a missing volume, a mount point's name
 // in place of its path and an isolator that jetpack does not know are errors instead.
-// m is changed in place.
+// m is changed in place, also by what o asks for.
 // Errors: those of the image store, ErrInvalid.
-func (r *Runtime) Reify(ctx context.Context, m *schema.PodManifest, strict bool) error {
-	_, err := r.reify(ctx, m, strict)
-	return err
+func (r *Runtime) Reify(ctx context.Context, m *schema.PodManifest, o Options, strict bool) error {
+	images, err := r.reify(ctx, m, strict)
+	if err != nil {
+		return err
+	}
+	return r.offerClient(m, images, o.MetadataClient)
 }
 
 // reify also gives the apps' images, in the manifest's order.

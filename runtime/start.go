@@ -66,6 +66,9 @@ func (r *Runtime) prepare(ctx context.Context, m *schema.PodManifest, o Options,
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := r.offerClient(m, images, o.MetadataClient); err != nil {
+		return nil, nil, err
+	}
 	if err := r.Engine.Check(ctx, isolation(m, images, o.Network)); err != nil {
 		return nil, nil, err
 	}

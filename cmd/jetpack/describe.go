@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -19,7 +20,10 @@ import (
 
 // describe turns a command line into a pod manifest and what is kept beside it.
 func (c *cli) describe(ctx context.Context, h *host, rt *runtime.Runtime, o *podOptions, args []string) (*schema.PodManifest, runtime.Options, error) {
-	po := runtime.Options{Name: o.name, Hostname: o.hostname, Network: o.networkOn(rt.Engine), KeepRootfs: o.keepRootfs, Transient: o.remove, Boot: o.boot}
+	po := runtime.Options{Name: o.name, Hostname: o.hostname, Network: o.networkOn(rt.Engine), KeepRootfs: o.keepRootfs, Transient: o.remove, Boot: o.boot, NoMetadata: o.noMDS}
+	if o.withMDC {
+		po.MetadataClient = func(system string) string { return filepath.Join(c.cfg.PathLibexec, "ac-mdc."+system) }
+	}
 	if err := o.check(); err != nil {
 		return nil, po, err
 	}
@@ -54,6 +58,9 @@ func (o *podOptions) check() error {
 	}
 	if o.hostname != "" && !runtime.ValidHostname(o.hostname) {
 		return usagef("--hostname %q: want letters, digits, dots and hyphens", o.hostname)
+	}
+	if o.withMDC && o.noMDS {
+		return usagef("--with-mdc is of no use with --no-mds")
 	}
 	if o.boot && o.remove {
 		return usagef("--rm removes the pod when it has ended: no --boot beside it")

@@ -86,6 +86,6 @@ func (c *cli) runtime(h *host, engine sandbox.Engine) *runtime.Runtime {
 	return &runtime.Runtime{
 		Dir: podsDir(c.cfg.Root), Images: h.images, Volumes: h.volumes, Storage: h.driver, Engine: engine,
 		OS: platform.OS(), Arch: platform.Arch(), Grace: c.cfg.PodStopGrace, Notice: c.notice,
-		Metadata: metadata{c.cfg.Root},
+		Metadata: metadata{c},
 	}
 }

@@ -30,6 +30,7 @@ type podOptions struct {
 	remove         bool
 	keepRootfs     bool
 	boot           bool
+	noMDS, withMDC bool
 	dryRun         bool
 	pull           string
 	waived         insecure
@@ -71,6 +72,8 @@ func (o *podOptions) add(cmd *cobra.Command) {
 	f.BoolVar(&o.strict, "strict", false, "refuse what would be ignored or filled in")
 	f.BoolVar(&o.keepRootfs, "keep-rootfs", false, "a later start goes on with the roots and empty volumes as they were left")
 	f.StringVar(&o.pull, "pull", "missing", "`WHEN` to ask servers for images by their names: never, missing (here), newer")
+	f.BoolVar(&o.noMDS, "no-mds", false, "do without the metadata service")
+	f.BoolVar(&o.withMDC, "with-mdc", false, "mount ac-mdc, which asks the metadata service, in all apps as /usr/local/bin/ac-mdc")
 	f.BoolVar(&o.boot, "boot", false, "mark the pod to be started when the host boots")
 	o.waived.add(cmd)
 	o.app.add(f)
@@ -180,7 +183,7 @@ func (c *cli) runPrepare(ctx context.Context, o *podOptions, args []string) erro
 		return err
 	}
 	if o.dryRun {
-		if err := rt.Reify(ctx, m, o.strict); err != nil {
+		if err := rt.Reify(ctx, m, po, o.strict); err != nil {
 			return err
 		}
 		raw, err := manifest.MarshalPod(m)

@@ -31,12 +31,12 @@ func defaults(goos string) Config {
 	c := Config{
 		Root: "/var/lib/jetpack", StorageDriver: "auto", StorageDataset: "auto", LinuxRuntime: "runc",
 		FreeBSDInterface: "lo1", FreeBSDRuleset: 5470, FreeBSDAllow: "none",
-		FetchDiscovery: "on", FetchCredentialsFile: "none", DiscoverySimple: "on", DiscoveryPort: 443, DiscoveryCAFile: "none", TrustLegacy: "off", MDSPort: 1104, MDSUser: "nobody",
+		FetchDiscovery: "on", FetchCredentialsFile: "none", DiscoverySimple: "on", DiscoveryPort: 443, DiscoveryCAFile: "none", TrustLegacy: "off", MDSPort: 1104, MDSUser: "_jetpack", MDSAutostart: "on",
 		ImageMaxSize: 64 << 30, ImageMaxEntries: 1000000, PodStopGrace: 10 * time.Second,
-		PathShare: "/usr/local/share/jetpack", LogLevel: "info", LogFormat: "text", goos: goos,
+		PathShare: "/usr/local/share/jetpack", PathLibexec: "/usr/local/libexec/jetpack", LogLevel: "info", LogFormat: "text", goos: goos,
 	}
 	if goos == "freebsd" {
-		c.Root, c.MDSUser = "/var/jetpack", "_jetpack"
+		c.Root = "/var/jetpack"
 	}
 	return c
 }
@@ -232,7 +232,7 @@ func TestGet(t *testing.T) {
 	for key, want := range map[string]string{
 		"root": "/var/jetpack", "storage.driver": "auto", "linux.runtime": "runc",
 		"image.max-size": "1536", "image.max-entries": "1000000", "pod.stop-grace": "1m30s",
-		"path.share": "/usr/local/share/jetpack", "log.level": "info", "log.format": "text",
+		"path.share": "/usr/local/share/jetpack", "path.libexec": "/usr/local/libexec/jetpack", "log.level": "info", "log.format": "text",
 	} {
 		if got, err := c.Get(key); err != nil || got != want {
 			t.Errorf("Get(%q) = %q, %v, want %q", key, got, err, want)

@@ -31,6 +31,9 @@ type Key struct {
 	field func(*Config) any
 }
 
+// MDSUser is the default of mds.user.
+const MDSUser = "_jetpack"
+
 // Config holds the values that jetpack runs with.
 type Config struct {
 	Root           string // root
@@ -49,12 +52,14 @@ type Config struct {
 	DiscoveryCAFile      string // discovery.ca-file
 	MDSPort              int64  // mds.port
 	MDSUser              string // mds.user
+	MDSAutostart         string // mds.autostart
 	TrustLegacy          string // trust.legacy
 
 	ImageMaxSize    int64         // image.max-size, bytes
 	ImageMaxEntries int64         // image.max-entries
 	PodStopGrace    time.Duration // pod.stop-grace
 	PathShare       string        // path.share
+	PathLibexec     string        // path.libexec
 	LogLevel        string        // log.level
 	LogFormat       string        // log.format
 
@@ -135,9 +140,14 @@ func Keys() []Key {
 			field: func(c *Config) any { return &c.MDSPort },
 		},
 		{
-			Name: "mds.user", Type: String, Default: "nobody", FreeBSD: "_jetpack",
-			Doc:   "The user that the metadata service becomes when it has opened what only root can, by name or number. Not root.",
+			Name: "mds.user", Type: String, Default: MDSUser,
+			Doc:   "The user that the metadata service becomes when it has opened what only root can, by name or number. Not root. Without a user " + MDSUser + " the default is nobody.",
 			field: func(c *Config) any { return &c.MDSUser },
+		},
+		{
+			Name: "mds.autostart", Type: Choice, Choices: []string{"on", "off"}, Default: "on",
+			Doc:   "Whether a pod that finds no metadata service starts one in the background, at the configured port or any other that is free. It ends a minute after its last pod.",
+			field: func(c *Config) any { return &c.MDSAutostart },
 		},
 		{
 			Name: "image.max-size", Type: Size, Default: "64G",
@@ -158,6 +168,11 @@ func Keys() []Key {
 			Name: "path.share", Type: Path, Default: "/usr/local/share/jetpack",
 			Doc:   "The directory with the data installed along with jetpack, such as jetpack.image.mk, which makefiles of images include.",
 			field: func(c *Config) any { return &c.PathShare },
+		},
+		{
+			Name: "path.libexec", Type: Path, Default: "/usr/local/libexec/jetpack",
+			Doc:   "The directory with the programs for apps, such as ac-mdc, which --with-mdc mounts.",
+			field: func(c *Config) any { return &c.PathLibexec },
 		},
 		{
 			Name: "log.level", Type: Choice, Choices: []string{"debug", "info", "warn", "error"}, Default: "info",

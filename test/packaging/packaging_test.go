@@ -48,10 +48,16 @@ func eachMake(t *testing.T, do func(t *testing.T, run func(args ...string))) {
 
 func TestInstall(t *testing.T) {
 	bin := testenv.Program(t, "jetpack", "github.com/jetpack-run/jetpack/cmd/jetpack")
+	mdc := filepath.Join(t.TempDir(), "ac-mdc")
+	for _, system := range []string{"freebsd", "linux"} {
+		if err := os.WriteFile(mdc+"."+system, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	eachMake(t, func(t *testing.T, run func(args ...string)) {
 		stage := t.TempDir()
 		// GO=true: it is built already.
-		run("install", "GO=true", "BIN="+bin, "GOOS=freebsd", "PREFIX=/usr/local", "DESTDIR="+stage)
+		run("install", "GO=true", "BIN="+bin, "MDC="+mdc, "GOOS=freebsd", "PREFIX=/usr/local", "DESTDIR="+stage)
 		got := installed(t, filepath.Join(stage, "usr/local"))
 		if *update {
 			if err := os.WriteFile(plist, []byte(strings.Join(got, "\n")+"\n"), 0o644); err != nil {
@@ -104,7 +110,7 @@ func installed(t *testing.T, prefix string) []string {
 			return err
 		}
 		mode := fs.FileMode(0o644)
-		if strings.HasPrefix(name, "bin/") || strings.HasPrefix(name, "etc/rc.d/") {
+		if strings.HasPrefix(name, "bin/") || strings.HasPrefix(name, "libexec/") || strings.HasPrefix(name, "etc/rc.d/") {
 			mode = 0o755
 		}
 		if info.Mode() != mode {
@@ -136,7 +142,7 @@ func TestPrefix(t *testing.T) {
 	eachMake(t, func(t *testing.T, run func(args ...string)) {
 		stage := t.TempDir()
 		run("install-share", "GOOS=freebsd", "PREFIX=/opt/jetpack", "DESTDIR="+stage)
-		for _, name := range []string{"rc.d/jetpack", "newsyslog.conf.d/jetpack.conf"} {
+		for _, name := range []string{"rc.d/jetpack", "rc.d/jetpack_mds", "newsyslog.conf.d/jetpack.conf"} {
 			raw, err := os.ReadFile(filepath.Join(stage, "opt/jetpack/etc", name))
 			if err != nil {
 				t.Fatal(err)
@@ -153,8 +159,9 @@ func TestBuildForFreeBSD(t *testing.T) {
 		t.Skip("needs go")
 	}
 	eachMake(t, func(t *testing.T, run func(args ...string)) {
-		bin := filepath.Join(t.TempDir(), "jetpack")
-		run("build", "GOOS=freebsd", "BIN="+bin, "VERSION=9.8.7-test")
+		dir := t.TempDir()
+		bin := filepath.Join(dir, "jetpack")
+		run("build", "GOOS=freebsd", "BIN="+bin, "MDC="+filepath.Join(dir, "ac-mdc"), "VERSION=9.8.7-test")
 		f, err := elf.Open(bin)
 		if err != nil {
 			t.Fatal(err)

@@ -127,17 +127,19 @@ func setup(t *testing.T, env *testscript.Env, bin string, probe []byte) error {
 	env.Defer(func() {
 		// A script that failed may leave a pod running; its supervisors end with the
 		// script, and what they leave must not keep the work directory.
-		cmd := exec.Command(filepath.Join(bin, "jetpack"), "pod", "gc")
-		cmd.Env = env.Vars
-		if out, err := cmd.CombinedOutput(); err != nil && t.Failed() {
-			t.Logf("pod gc: %v\n%s", err, out)
+		for _, args := range [][]string{{"pod", "gc"}, {"mds", "stop"}} {
+			cmd := exec.Command(filepath.Join(bin, "jetpack"), args...)
+			cmd.Env = env.Vars
+			if out, err := cmd.CombinedOutput(); err != nil && t.Failed() {
+				t.Logf("%s: %v\n%s", strings.Join(args, " "), err, out)
+			}
 		}
 	})
 	return nil
 }
 
-// offline keeps scripts from asking others' servers.
-const offline = "fetch.discovery = \"off\"\n"
+// offline keeps scripts from asking others' servers, and from leaving one of their own.
+const offline = "fetch.discovery = \"off\"\nmds.autostart = \"off\"\n"
 
 // initArgs makes a root: with its trees on ZFS where there is some for tests, or else
 // what is best where it is.
