@@ -62,6 +62,7 @@ cleanup() {
 	if [ -n "$server" ] && kill "$server"; then wait; fi
 	if [ -d "$root" ]; then
 		bin/jetpack system prune --force >/dev/null
+		bin/jetpack mds stop 2>/dev/null || true # it may run or not
 		bin/jetpack image list -q | while read -r id; do bin/jetpack image rm "$id"; done
 	fi
 	rm -rf "$root" "$site"

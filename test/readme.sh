@@ -13,10 +13,11 @@ bin=$PWD/bin
 cleanup() {
 	cd /
 	"$bin/jetpack" --config "$work/jetpack.toml" system prune --force >/dev/null 2>&1 || true
+	"$bin/jetpack" --config "$work/jetpack.toml" mds stop >/dev/null 2>&1 || true # it may run or not
 	rm -rf "$work"
 }
 trap cleanup EXIT
-printf 'root = "%s/root"\n' "$work" >"$work/jetpack.toml"
+printf 'root = "%s/root"\npath.libexec = "%s"\n' "$work" "$bin" >"$work/jetpack.toml"
 
 # 'make test' would call this script, and 'make demo' has been run before it.
 cat >"$work/commands" <<'EOF'
