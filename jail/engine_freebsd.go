@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -193,9 +192,7 @@ func (e *Engine) create(ctx context.Context, p *pod) (err error) {
 	if p.spec.Network != sandbox.NetworkPrivate {
 		return p.makeJail(opts)
 	}
-	seed := fnv.New64a()
-	_, _ = seed.Write([]byte(p.spec.ID)) // never fails
-	return network.Lease(ctx, e.cfg.Interface, seed.Sum64(), jailed,
+	return network.Lease(ctx, e.cfg.Interface, network.Seed(p.spec.ID), jailed,
 		func(addrs []netip.Addr) error { return p.recordAddresses(e.cfg.Interface, addrs) },
 		func(addrs []netip.Addr) error {
 			opts.Addresses = addrs

@@ -73,7 +73,8 @@ func (c *cli) pods() (*host, *runtime.Runtime, error) {
 
 func (c *cli) engineConfig() platform.EngineConfig {
 	cfg := platform.EngineConfig{
-		Runtime: c.cfg.LinuxRuntime, Interface: c.cfg.FreeBSDInterface, Ruleset: c.cfg.FreeBSDRuleset,
+		Runtime: c.cfg.LinuxRuntime, Bridge: c.cfg.LinuxBridge, Networks: c.cfg.LinuxNetworks,
+		Interface: c.cfg.FreeBSDInterface, Ruleset: c.cfg.FreeBSDRuleset,
 	}
 	if c.cfg.FreeBSDAllow != "none" {
 		cfg.Allow = strings.Fields(c.cfg.FreeBSDAllow)

@@ -108,9 +108,9 @@ type mdsListeners struct {
 func (l *mdsListeners) open(ctx context.Context, c *cli, anyPort bool) (err error) {
 	addresses := append(platform.HostAddresses(c.engineConfig()), netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
 	for _, a := range addresses {
-		tcp, err := listenTCP(ctx, netip.AddrPortFrom(a, uint16(c.cfg.MDSPort)))
+		tcp, err := platform.Listen(ctx, netip.AddrPortFrom(a, uint16(c.cfg.MDSPort)))
 		if anyPort && errors.Is(err, syscall.EADDRINUSE) {
-			tcp, err = listenTCP(ctx, netip.AddrPortFrom(a, 0))
+			tcp, err = platform.Listen(ctx, netip.AddrPortFrom(a, 0))
 		}
 		if errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT) {
 			continue // a host without IPv6
@@ -125,10 +125,6 @@ func (l *mdsListeners) open(ctx context.Context, c *cli, anyPort bool) (err erro
 	}
 	l.control, err = listenMDS(c.cfg.Root, mdsControl)
 	return err
-}
-
-func listenTCP(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
-	return (&net.ListenConfig{}).Listen(ctx, "tcp", at.String())
 }
 
 // listenMDS makes a socket in place of one that a crash left.

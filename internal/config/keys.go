@@ -40,6 +40,8 @@ type Config struct {
 	StorageDriver  string // storage.driver
 	StorageDataset string // storage.dataset
 	LinuxRuntime   string // linux.runtime
+	LinuxBridge    string // linux.bridge
+	LinuxNetworks  string // linux.networks
 
 	FreeBSDInterface string // freebsd.interface
 	FreeBSDRuleset   int64  // freebsd.devfs-ruleset
@@ -88,6 +90,16 @@ func Keys() []Key {
 			Name: "linux.runtime", Type: String, Default: "runc",
 			Doc:   "The OCI runtime that isolates pods on Linux: a command to be found in PATH, or an absolute file name.",
 			field: func(c *Config) any { return &c.LinuxRuntime },
+		},
+		{
+			Name: "linux.bridge", Type: String, Default: "jetpack0",
+			Doc:   "The bridge that pods have their addresses on, on Linux: an interface that is made for the first of them and removed after the last, and two nftables tables of its name. Roots may share it.",
+			field: func(c *Config) any { return &c.LinuxBridge },
+		},
+		{
+			Name: "linux.networks", Type: String, Default: "172.23.0.0/16 fd2c:8b5e:71c4::/64",
+			Doc:   "The networks on the bridge, which nothing else on the host may use: one of IPv4 and, if pods shall have it, one of IPv6. The host has the first address of each.",
+			field: func(c *Config) any { return &c.LinuxNetworks },
 		},
 		{
 			Name: "freebsd.interface", Type: String, Default: "lo1",

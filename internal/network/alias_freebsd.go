@@ -8,15 +8,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"time"
 	"unsafe"
 
-	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
 )
-
-// lockFile is taken by whoever gives out addresses on this host.
-const lockFile = "/var/run/jetpack-addresses.lock"
 
 // Lease gives out one address of each network of an interface, which neither the
 // host has nor others, such as jails without it. Under the lock, record is told the addresses before they exist, then they are made, then use
@@ -121,14 +116,6 @@ func remove(name string, addrs []netip.Addr) (err error) {
 		}
 	}
 	return err
-}
-
-func lock(ctx context.Context) (unlock func() error, err error) {
-	l := flock.New(lockFile, flock.SetPermissions(0o600))
-	if _, err := l.TryLockContext(ctx, time.Millisecond); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", lockFile, err)
-	}
-	return l.Close, nil
 }
 
 // The requests of netintro(4) and inet6(4), with their structures of 64-bit

@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net"
 	"net/netip"
 	"slices"
@@ -51,6 +52,14 @@ func Networks(name string) ([]netip.Prefix, error) {
 		return nil, fmt.Errorf("interface %s has no address with a network: %w", name, ErrNoNetwork)
 	}
 	return found, nil
+}
+
+// Seed tells where to look for an address of an owner first, so that one is not
+// given again at once.
+func Seed(owner string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(owner)) // never fails
+	return h.Sum64()
 }
 
 func prefixes(addrs []net.Addr) (ps []netip.Prefix) {

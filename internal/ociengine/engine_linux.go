@@ -11,14 +11,16 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
-
-	"github.com/jetpack-run/jetpack/internal/lazyregexp"
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
+	"github.com/jetpack-run/jetpack/internal/lazyregexp"
+	"github.com/jetpack-run/jetpack/internal/network"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 )
 
@@ -31,6 +33,8 @@ type Config struct {
 	// Scope tells engines of one host apart, in the names of what lies outside
 	// StateDir: 1 to 32 lower-case letters and digits.
 	Scope string
+	// Bridge is where pods with addresses of their own are.
+	Bridge network.Bridge
 }
 
 // Engine is a sandbox.Engine.
@@ -68,7 +72,7 @@ func New(cfg Config) (*Engine, error) {
 
 // Info implements sandbox.Engine.
 func (e *Engine) Info() sandbox.Info {
-	return sandbox.Info{Name: "oci", DiesWithOwner: true, Isolates: true, HostNetwork: true, Terminal: true}
+	return sandbox.Info{Name: "oci", DiesWithOwner: true, Isolates: true, HostNetwork: true, PrivateNetwork: true, Terminal: true}
 }
 
 // RuntimeVersion is the first line that the runtime prints of its version:
@@ -84,7 +88,13 @@ func (e *Engine) RuntimeVersion(ctx context.Context) (string, error) {
 
 // Check implements sandbox.Engine.
 func (e *Engine) Check(_ context.Context, spec sandbox.Pod) error {
-	if spec.Network != sandbox.NetworkNone && spec.Network != sandbox.NetworkHost {
+	switch spec.Network {
+	case sandbox.NetworkNone, sandbox.NetworkHost:
+	case sandbox.NetworkPrivate:
+		if err := e.cfg.Bridge.Check(); err != nil {
+			return fmt.Errorf("network private: %w%s", err, otherwise)
+		}
+	default:
 		return fmt.Errorf("network %q: %w", spec.Network, sandbox.ErrUnsupported)
 	}
 	if _, err := exec.LookPath(e.cfg.Runtime); err != nil {
@@ -92,6 +102,9 @@ func (e *Engine) Check(_ context.Context, spec sandbox.Pod) error {
 	}
 	return nil
 }
+
+// otherwise is what can be done without a private network.
+const otherwise = "; --net none and --net host do without one"
 
 // Create implements sandbox.Engine.
 func (e *Engine) Create(ctx context.Context, spec sandbox.Pod) (err error) {
@@ -110,7 +123,7 @@ func (e *Engine) Create(ctx context.Context, spec sandbox.Pod) (err error) {
 		return fmt.Errorf("create pod: %w", err)
 	}
 	e.forget(spec.ID) // one that another process has destroyed
-	p, err := newPod(dir, spec)
+	p, err := e.newPod(ctx, dir, spec)
 	if err != nil {
 		return errors.Join(fmt.Errorf("create pod %s: %w", spec.ID, err), e.Destroy(context.WithoutCancel(ctx), spec.ID))
 	}
@@ -162,7 +175,7 @@ func (e *Engine) forget(podID string) {
 	}
 }
 
-// Addresses implements sandbox.Engine. No pod has any of its own here yet.
+// Addresses implements sandbox.Engine.
 func (e *Engine) Addresses(_ context.Context, podID string) ([]netip.Addr, error) {
 	dir, err := e.podDir(podID)
 	if err != nil {
@@ -173,10 +186,12 @@ func (e *Engine) Addresses(_ context.Context, podID string) ([]netip.Addr, error
 	} else if err != nil {
 		return nil, err
 	}
-	return nil, nil
+	l, err := readLease(dir)
+	return l.Addresses, err
 }
 
-// List implements sandbox.Engine.
+// List implements sandbox.Engine. A pod whose directory was taken away by hand may have
+// left an interface.
 func (e *Engine) List(context.Context) ([]string, error) {
 	entries, err := os.ReadDir(e.cfg.StateDir)
 	if err != nil {
@@ -188,7 +203,17 @@ func (e *Engine) List(context.Context) ([]string, error) {
 			ids = append(ids, entry.Name())
 		}
 	}
-	return ids, nil
+	owners, err := network.Owners()
+	if err != nil {
+		return nil, fmt.Errorf("list pods: %w", err)
+	}
+	for _, owner := range owners {
+		if id, ok := strings.CutPrefix(owner, e.owner("")); ok && isPodID(id) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
 }
 
 // podDir is the pod's directory. The id becomes part of paths.

@@ -94,7 +94,7 @@ func onOwnThread(f func()) {
 func (h *holder) start(pod sandbox.Pod, lock *os.File) error {
 	names := []string{"ipc", "uts"}
 	flags := unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
-	if pod.Network == sandbox.NetworkNone {
+	if pod.Network != sandbox.NetworkHost {
 		names = append(names, "net")
 		flags |= unix.CLONE_NEWNET
 	}
@@ -104,7 +104,7 @@ func (h *holder) start(pod sandbox.Pod, lock *os.File) error {
 	if err := unix.Sethostname([]byte(pod.Hostname)); err != nil {
 		return fmt.Errorf("set host name %q: %w", pod.Hostname, err)
 	}
-	if pod.Network == sandbox.NetworkNone {
+	if pod.Network != sandbox.NetworkHost {
 		if err := loopbackUp(); err != nil {
 			return fmt.Errorf("bring loopback up: %w", err)
 		}

@@ -1,11 +1,13 @@
 package ociengine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/jetpack-run/jetpack/internal/network"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 )
 
@@ -26,6 +29,8 @@ const (
 	lockFile = "lock"
 	// holderFile says who the holder is, as a holderID.
 	holderFile = "holder.json"
+	// leaseFile says on which bridge the pod is, as a lease.
+	leaseFile = "network.json"
 	// shmDir is the mount point of the pod's /dev/shm.
 	shmDir = "shm"
 	// runtimeDir is the runtime's own state.
@@ -54,7 +59,7 @@ type holderID struct {
 
 // newPod makes the isolation of a pod in its new directory. On error something
 // may be left for Destroy.
-func newPod(dir string, spec sandbox.Pod) (*pod, error) {
+func (e *Engine) newPod(ctx context.Context, dir string, spec sandbox.Pod) (*pod, error) {
 	if err := mountShm(filepath.Join(dir, shmDir)); err != nil {
 		return nil, err
 	}
@@ -71,11 +76,71 @@ func newPod(dir string, spec sandbox.Pod) (*pod, error) {
 		return nil, err
 	}
 	p := &pod{spec: spec, dir: dir, holder: h}
-	if err := recordHolder(dir, h.cmd.Process.Pid); err != nil {
+	err = recordHolder(dir, h.cmd.Process.Pid)
+	if err == nil && spec.Network == sandbox.NetworkPrivate {
+		err = e.join(ctx, p)
+	}
+	if err != nil {
 		p.release()
 		return nil, err
 	}
 	return p, nil
+}
+
+// lease is the content of leaseFile.
+type lease struct {
+	Bridge    string       `json:"bridge"`
+	Addresses []netip.Addr `json:"addresses"` // empty until the pod has them
+}
+
+// owner is what network knows a pod by.
+func (e *Engine) owner(podID string) string { return e.cfg.Scope + "/" + podID }
+
+// join connects a pod to the bridge.
+func (e *Engine) join(ctx context.Context, p *pod) error {
+	l := lease{Bridge: e.cfg.Bridge.Name}
+	if err := l.record(p.dir); err != nil {
+		return err
+	}
+	var err error
+	l.Addresses, err = e.cfg.Bridge.Join(ctx, e.owner(p.spec.ID), network.Seed(p.spec.ID), p.holder.namespaces["net"])
+	if err != nil {
+		return fmt.Errorf("network private: %w%s", err, otherwise)
+	}
+	return l.record(p.dir)
+}
+
+func (l lease) record(dir string) error {
+	data, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	// Not on stable storage: no interface outlives the boot.
+	file := filepath.Join(dir, leaseFile)
+	if err := os.WriteFile(file+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
+}
+
+func readLease(dir string) (l lease, err error) {
+	data, err := os.ReadFile(filepath.Join(dir, leaseFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return l, nil
+	}
+	if err != nil || !json.Valid(data) { // what a loss of power has left
+		return l, err
+	}
+	return l, json.Unmarshal(data, &l)
+}
+
+// leave takes away what a pod has of a network.
+func (e *Engine) leave(ctx context.Context, dir, id string) error {
+	l, err := readLease(dir)
+	if err != nil {
+		return err
+	}
+	return network.Leave(ctx, e.owner(id), cmp.Or(l.Bridge, e.cfg.Bridge.Name))
 }
 
 // mountShm mounts the memory that the apps of a pod share; the size is the usual
@@ -162,7 +227,7 @@ func killHolder(dir string) error {
 func (e *Engine) destroy(ctx context.Context, dir, id string) (err error) {
 	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // the directory is the last thing to go
+		return e.leave(ctx, dir, id) // the directory is the last thing to go, unless by hand
 	}
 	if err != nil {
 		return err
@@ -189,6 +254,9 @@ func (e *Engine) destroy(ctx context.Context, dir, id string) (err error) {
 	shm := filepath.Join(dir, shmDir)
 	if err := unix.Unmount(shm, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unmount %s: %w", shm, err)
+	}
+	if err := e.leave(ctx, dir, id); err != nil {
+		return err
 	}
 	return os.RemoveAll(dir)
 }

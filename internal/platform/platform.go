@@ -219,6 +219,9 @@ func CheckStorage(ctx context.Context, root Root) error {
 type EngineConfig struct {
 	// Runtime names the OCI runtime (Linux).
 	Runtime string
+	// Bridge and Networks are where pods with addresses of their own are (Linux): see
+	// network.NewBridge.
+	Bridge, Networks string
 	// Interface, Ruleset and Allow are for jails (FreeBSD): see jail.Config.
 	Interface string
 	Ruleset   int64

@@ -3,6 +3,7 @@ package platform
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"strconv"
 
@@ -56,6 +57,11 @@ func HostAddresses(cfg EngineConfig) []netip.Addr {
 		addrs = append(addrs, n.Addr())
 	}
 	return addrs
+}
+
+// Listen listens for TCP at an address of the host.
+func Listen(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
+	return (&net.ListenConfig{}).Listen(ctx, "tcp", at.String())
 }
 
 // RuntimeVersion tells what isolates pods, for reports.

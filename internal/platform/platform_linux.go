@@ -2,14 +2,18 @@ package platform
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/jetpack-run/jetpack/internal/manifest"
+	"github.com/jetpack-run/jetpack/internal/network"
 	"github.com/jetpack-run/jetpack/internal/ociengine"
 	"github.com/jetpack-run/jetpack/internal/overlay"
 	"github.com/jetpack-run/jetpack/internal/plaindir"
@@ -50,12 +54,39 @@ func openStorage(name, dir string) (storage.Driver, error) {
 }
 
 func newEngine(dir, id string, cfg EngineConfig) (sandbox.Engine, error) {
-	return ociengine.New(ociengine.Config{Runtime: cfg.Runtime, StateDir: dir, Scope: id})
+	bridge, err := network.NewBridge(cfg.Bridge, cfg.Networks)
+	if err != nil {
+		return nil, err
+	}
+	return ociengine.New(ociengine.Config{Runtime: cfg.Runtime, StateDir: dir, Scope: id, Bridge: bridge})
 }
 
-// HostAddresses are those of the host that pods with addresses of their own reach: there
-// are no such pods.
-func HostAddresses(EngineConfig) []netip.Addr { return nil }
+// HostAddresses are those of the host that pods with addresses of their own reach. It
+// has them only while there is such a pod: see Listen.
+func HostAddresses(cfg EngineConfig) []netip.Addr {
+	bridge, err := network.NewBridge(cfg.Bridge, cfg.Networks)
+	if err != nil {
+		return nil // there are no such pods
+	}
+	return bridge.Addresses()
+}
+
+// Listen listens for TCP at an address that the host need not have yet (ip(7),
+// IP_FREEBIND).
+func Listen(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
+	freebind := func(_, _ string, c syscall.RawConn) error {
+		var err error
+		controlErr := c.Control(func(fd uintptr) {
+			if at.Addr().Is4() {
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_FREEBIND, 1)
+			} else {
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
+			}
+		})
+		return errors.Join(err, controlErr)
+	}
+	return (&net.ListenConfig{Control: freebind}).Listen(ctx, "tcp", at.String())
+}
 
 // RuntimeVersion tells what isolates pods, for reports.
 func RuntimeVersion(ctx context.Context, e sandbox.Engine) (string, error) {
