@@ -56,6 +56,15 @@ func (b Bridge) Addresses() []netip.Addr {
 	return addrs
 }
 
+// pod gives the addresses of a pod by the one that it has in the first network.
+func (b Bridge) pod(a netip.Addr) []netip.Addr {
+	addrs := []netip.Addr{a}
+	for _, n := range b.Networks[1:] {
+		addrs = append(addrs, nth(n, number(b.Networks[0], a)))
+	}
+	return addrs
+}
+
 // gateway is the address that the host has in a network.
 func gateway(network netip.Prefix) netip.Addr { return nth(network, 1) }
 

@@ -19,7 +19,7 @@ import (
 const linkGroup = 0x6a706b
 
 // portAlias is what the alias of a port begins with; its owner follows.
-const portAlias = "jetpack "
+const portAlias = "jetpack pod "
 
 // Check tells whether the host can have the bridge, before anything is made. Errors: unix.EPERM
 // for who may not ask, those that name the setting to change.
@@ -127,16 +127,7 @@ func (b Bridge) Join(ctx context.Context, owner string, seed uint64, namespace *
 	if err := b.connect(bridge, a, owner, namespace); err != nil {
 		return nil, fmt.Errorf("connect to bridge %s: %w", b.Name, err)
 	}
-	return b.addresses(a), nil
-}
-
-// addresses are those of a pod, by the one that it has in the first network.
-func (b Bridge) addresses(a netip.Addr) []netip.Addr {
-	addrs := []netip.Addr{a}
-	for _, n := range b.Networks[1:] {
-		addrs = append(addrs, nth(n, number(b.Networks[0], a)))
-	}
-	return addrs
+	return b.pod(a), nil
 }
 
 // make makes the bridge, or what is missing of it.
@@ -199,7 +190,7 @@ func (b Bridge) connect(bridge netlink.Link, a netip.Addr, owner string, namespa
 	if err := netlink.LinkSetUp(port); err != nil {
 		return fmt.Errorf("turn %s on: %w", attrs.Name, err)
 	}
-	return b.configure(b.addresses(a), namespace)
+	return b.configure(b.pod(a), namespace)
 }
 
 // configure gives the pod's side of its cable its addresses and routes.

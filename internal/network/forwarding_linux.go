@@ -16,7 +16,7 @@ import (
 // answers by the interfaces with a default route. net.ipv4.ip_forward, which stands for
 // all of them, stays as it is. What was turned on for the pods is in the
 // alias of the bridge, and is turned off with it.
-const uplinkAlias = "jetpack forwards"
+const uplinkAlias = "jetpack uplinks"
 
 // startForwarding gives the interfaces whose forwarding is on for the pods' sake.
 func startForwarding(bridge netlink.Link) (uplinks []string, err error) {

@@ -121,7 +121,7 @@ func (b Bridge) portRules(c *nftables.Conn, t *nftables.Table, pods []netip.Addr
 	for _, pod := range pods {
 		port, hw := interfaceName(portName(pod)), hardware(pod)
 		elements[names] = append(elements[names], nftables.SetElement{Key: port})
-		for _, a := range append(b.addresses(pod), linkLocal(hw)) {
+		for _, a := range append(b.pod(pod), linkLocal(hw)) {
 			set := own6
 			if a.Is4() {
 				set = own4

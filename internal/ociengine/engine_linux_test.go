@@ -10,6 +10,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"github.com/moby/sys/reexec"
 
+	"github.com/jetpack-run/jetpack/internal/network"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/internal/sandbox/sandboxtest"
 	"github.com/jetpack-run/jetpack/internal/testenv"
@@ -19,7 +20,11 @@ const testScope = "enginetest"
 
 var suite = sandboxtest.Suite{
 	New: func(dir string) (sandbox.Engine, error) {
-		return New(Config{Runtime: "runc", StateDir: dir, Scope: testScope})
+		bridge, err := network.NewBridge("jptest0", "10.213.0.0/16 fd6a:6574:7061::/64")
+		if err != nil {
+			return nil, err
+		}
+		return New(Config{Runtime: "runc", StateDir: dir, Scope: testScope, Bridge: bridge})
 	},
 	Leftovers: leftovers,
 	Owner:     "oci-owner",
@@ -31,7 +36,7 @@ func TestMain(m *testing.M) {
 	if reexec.Init() {
 		return
 	}
-	os.Exit(testenv.PrivateMounts(m))
+	os.Exit(testenv.PrivateNetwork(m))
 }
 
 func TestSuite(t *testing.T) {
@@ -52,6 +57,15 @@ func leftovers(dir, podID string) (left []string, err error) {
 	}
 	for _, m := range mounts {
 		left = append(left, "mount "+m.Mountpoint)
+	}
+	owners, err := network.Owners()
+	if err != nil {
+		return nil, err
+	}
+	for _, owner := range owners {
+		if strings.Contains(owner, podID) {
+			left = append(left, "interface of "+owner)
+		}
 	}
 	hierarchies, err := findCgroups()
 	if err != nil {

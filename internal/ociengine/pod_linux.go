@@ -1,7 +1,6 @@
 package ociengine
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -137,10 +137,19 @@ func readLease(dir string) (l lease, err error) {
 // leave takes away what a pod has of a network.
 func (e *Engine) leave(ctx context.Context, dir, id string) error {
 	l, err := readLease(dir)
-	if err != nil {
+	if err != nil || l.Bridge == "" {
 		return err
 	}
-	return network.Leave(ctx, e.owner(id), cmp.Or(l.Bridge, e.cfg.Bridge.Name))
+	return network.Leave(ctx, e.owner(id), l.Bridge)
+}
+
+// leaveStray does it for a pod whose directory was taken away by hand.
+func (e *Engine) leaveStray(ctx context.Context, id string) error {
+	owners, err := network.Owners()
+	if err != nil || !slices.Contains(owners, e.owner(id)) {
+		return err
+	}
+	return network.Leave(ctx, e.owner(id), e.cfg.Bridge.Name)
 }
 
 // mountShm mounts the memory that the apps of a pod share; the size is the usual
@@ -227,7 +236,7 @@ func killHolder(dir string) error {
 func (e *Engine) destroy(ctx context.Context, dir, id string) (err error) {
 	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
-		return e.leave(ctx, dir, id) // the directory is the last thing to go, unless by hand
+		return e.leaveStray(ctx, id) // the directory is the last thing to go
 	}
 	if err != nil {
 		return err

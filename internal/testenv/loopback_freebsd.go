@@ -13,6 +13,9 @@ import (
 // pods need of a host: see WithLoopback.
 func PrivateMounts(m *testing.M) int { return WithLoopback(m) }
 
+// PrivateNetwork is PrivateMounts.
+func PrivateNetwork(m *testing.M) int { return WithLoopback(m) }
+
 // WithLoopback runs the tests of m with a loopback interface of their own, which has
 // a network of both families, and returns the exit code for os.Exit. Without root
 // there is none; tests that need it call Root.

@@ -36,7 +36,7 @@ import (
 	"github.com/jetpack-run/jetpack/internal/testenv"
 )
 
-func TestMain(m *testing.M) { os.Exit(testenv.PrivateMounts(m)) }
+func TestMain(m *testing.M) { os.Exit(testenv.PrivateNetwork(m)) }
 
 // binary gives a directory with the jetpack that is tested.
 func binary(t *testing.T) string {
