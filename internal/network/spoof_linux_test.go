@@ -152,21 +152,6 @@ func TestSpoof(t *testing.T) {
 		}
 		all, own := netip.MustParseAddr("ff02::1"), linkLocal(mine)
 		allHW := net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}
-		send(t, p.ns,
-			ethernet(broadcast, mine, unix.ETH_P_ARP, arp(victim.addrs[0], mine, host[0], gateway)),
-			ethernet(gateway, theirs, unix.ETH_P_ARP, arp(victim.addrs[0], mine, host[0], gateway)),
-			ethernet(theirs, mine, unix.ETH_P_ARP, arp(host[0], mine, victim.addrs[0], theirs)),
-			ethernet(theirs, mine, unix.ETH_P_ARP, arp(host[0], theirs, victim.addrs[0], theirs)),
-			ethernet(allHW, mine, unix.ETH_P_IPV6, advertise(p.addrs[1], all, victim.addrs[1], mine)),
-			ethernet(allHW, mine, unix.ETH_P_IPV6, advertise(own, all, victim.addrs[1], mine)),
-			ethernet(theirs, mine, unix.ETH_P_IPV6, advertise(own, victim.addrs[1], host[1], mine)),
-			ethernet(theirs, theirs, unix.ETH_P_IPV6, advertise(host[1], victim.addrs[1], host[1], mine)),
-			ethernet(allHW, mine, unix.ETH_P_IPV6, route(own, all)))
-		// What comes behind them has arrived: so have they.
-		for i := range host {
-			seenAs(t, p.ns, greet(t, victim.ns, victim.addrs[i]), deadline)
-			seenAs(t, p.ns, greet(t, nil, host[i]), deadline)
-		}
 		bridge, err := netlink.LinkByName(b.Name)
 		if err != nil {
 			t.Fatal(err)
@@ -183,25 +168,46 @@ func TestSpoof(t *testing.T) {
 				}
 			}
 		}
-		for i := range host {
-			knows(bridge, victim.addrs[i], theirs)
-		}
-		inside(t, victim.ns, func() error {
-			link, err := netlink.LinkByName(podInterface)
-			if err != nil {
-				return err
-			}
+		check := func() {
 			for i := range host {
-				knows(link, host[i], gateway)
+				knows(bridge, victim.addrs[i], theirs)
 			}
-			routes, err := netlink.RouteList(link, netlink.FAMILY_V6)
-			for _, r := range routes {
-				if r.Protocol == unix.RTPROT_RA {
-					t.Errorf("a pod made itself a router: %v", r)
+			inside(t, victim.ns, func() error {
+				link, err := netlink.LinkByName(podInterface)
+				if err != nil {
+					return err
 				}
+				for i := range host {
+					knows(link, host[i], gateway)
+				}
+				routes, err := netlink.RouteList(link, netlink.FAMILY_V6)
+				for _, r := range routes {
+					if r.Protocol == unix.RTPROT_RA {
+						t.Errorf("a pod made itself a router: %v", r)
+					}
+				}
+				return err
+			})
+		}
+		// Again and again: what was heard in this very tick of the clock is not replaced.
+		for range 10 {
+			send(t, p.ns,
+				ethernet(broadcast, mine, unix.ETH_P_ARP, arp(victim.addrs[0], mine, host[0], gateway)),
+				ethernet(gateway, theirs, unix.ETH_P_ARP, arp(victim.addrs[0], mine, host[0], gateway)),
+				ethernet(theirs, mine, unix.ETH_P_ARP, arp(host[0], mine, victim.addrs[0], theirs)),
+				ethernet(theirs, mine, unix.ETH_P_ARP, arp(host[0], theirs, victim.addrs[0], theirs)),
+				ethernet(allHW, mine, unix.ETH_P_IPV6, advertise(p.addrs[1], all, victim.addrs[1], mine)),
+				ethernet(allHW, mine, unix.ETH_P_IPV6, advertise(own, all, victim.addrs[1], mine)),
+				ethernet(theirs, mine, unix.ETH_P_IPV6, advertise(own, victim.addrs[1], host[1], mine)),
+				ethernet(theirs, theirs, unix.ETH_P_IPV6, advertise(host[1], victim.addrs[1], host[1], mine)),
+				ethernet(allHW, mine, unix.ETH_P_IPV6, route(own, all)))
+			// What comes behind them has arrived: so have they.
+			for i := range host {
+				seenAs(t, p.ns, greet(t, victim.ns, victim.addrs[i]), deadline)
+				seenAs(t, p.ns, greet(t, nil, host[i]), deadline)
 			}
-			return err
-		})
+			check()
+		}
 	})
 }
 
@@ -224,10 +230,10 @@ func TestTrueFrames(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	send(t, p.ns,
-		ethernet(gateway, mine, unix.ETH_P_ARP, arp(p.addrs[0], mine, host[0], gateway)),
-		ethernet(gateway, mine, unix.ETH_P_IPV6, advertise(linkLocal(mine), host[1], p.addrs[1], mine)))
 	for end := time.Now().Add(deadline); ; time.Sleep(time.Millisecond) {
+		send(t, p.ns,
+			ethernet(gateway, mine, unix.ETH_P_ARP, arp(p.addrs[0], mine, host[0], gateway)),
+			ethernet(gateway, mine, unix.ETH_P_IPV6, advertise(linkLocal(mine), host[1], p.addrs[1], mine)))
 		list, err := netlink.NeighList(bridge.Attrs().Index, netlink.FAMILY_ALL)
 		if err != nil {
 			t.Fatal(err)
