@@ -21,9 +21,14 @@ const linkGroup = 0x6a706b
 // portAlias is what the alias of a port begins with; its owner follows.
 const portAlias = "jetpack pod "
 
-// Check tells whether the host can have the bridge, before anything is made. Errors: unix.EPERM
-// for who may not ask, those that name the setting to change.
-func (b Bridge) Check() error {
+// Check tells whether the host can have the bridge, before anything is made. An error
+// that a setting mends names it.
+func (b Bridge) Check(ctx context.Context) (err error) {
+	unlock, err := lock(ctx) // nobody is just making it
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	link, err := netlink.LinkByName(b.Name)
 	switch {
 	case isNotFound(err):

@@ -290,7 +290,7 @@ func TestRefused(t *testing.T) {
 	b := testBridge(t)
 	check := func(want string) {
 		t.Helper()
-		if err := b.Check(); err == nil || !strings.Contains(err.Error(), want) {
+		if err := b.Check(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Check = %v, want %s", err, want)
 		}
 		if _, err := b.Join(t.Context(), "s/p", 0, namespace(t)); err == nil || !strings.Contains(err.Error(), want) {
@@ -304,7 +304,7 @@ func TestRefused(t *testing.T) {
 		if err := netlink.LinkDel(link); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.Check(); err != nil {
+		if err := b.Check(t.Context()); err != nil {
 			t.Errorf("Check of a free network = %v", err)
 		}
 	})

@@ -87,11 +87,11 @@ func (e *Engine) RuntimeVersion(ctx context.Context) (string, error) {
 }
 
 // Check implements sandbox.Engine.
-func (e *Engine) Check(_ context.Context, spec sandbox.Pod) error {
+func (e *Engine) Check(ctx context.Context, spec sandbox.Pod) error {
 	switch spec.Network {
 	case sandbox.NetworkNone, sandbox.NetworkHost:
 	case sandbox.NetworkPrivate:
-		if err := e.cfg.Bridge.Check(); err != nil {
+		if err := e.cfg.Bridge.Check(ctx); err != nil {
 			return fmt.Errorf("network private: %w%s", err, otherwise)
 		}
 	default:

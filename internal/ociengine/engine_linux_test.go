@@ -2,11 +2,13 @@ package ociengine
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/nftables"
 	"github.com/moby/sys/mountinfo"
 	"github.com/moby/sys/reexec"
 
@@ -42,6 +44,15 @@ func TestMain(m *testing.M) {
 func TestSuite(t *testing.T) {
 	testenv.Root(t)
 	suite.Run(t)
+	// The last pod took the bridge along, with its rules.
+	links, err := net.Interfaces()
+	if err != nil || len(links) != 1 {
+		t.Errorf("interfaces left: %v, %v", links, err)
+	}
+	tables, err := new(nftables.Conn).ListTables()
+	if err != nil || len(tables) != 0 {
+		t.Errorf("nftables tables left: %v, %v", tables, err)
+	}
 }
 
 // leftovers looks wherever a pod leaves something.

@@ -72,7 +72,7 @@ var podCases = []testCase{
 		r := s.create(t).start(t, process("a", "listen"))
 		var port int
 		r.next(t, &port)
-		if got := string(s.succeed(t, process("b", "dial", strconv.Itoa(port))).stdout); got != "hello" {
+		if got := string(s.succeed(t, process("b", "dial", strconv.Itoa(port))).stdout); !strings.HasPrefix(got, "hello ") {
 			t.Errorf("heard %q", got)
 		}
 	}},
@@ -93,33 +93,55 @@ var podCases = []testCase{
 			t.Errorf("interfaces %+v, on the host %+v", pod, host)
 		}
 	}},
-	{"private network", privateNetwork, func(t *testing.T, s *setup) {
-		s.pod.Network = sandbox.NetworkPrivate
-		r := s.create(t).start(t, process("a", "listen", "0.0.0.0"))
-		var port int
-		r.next(t, &port)
-		addrs := s.addresses(t)
-		conn, err := net.Dial("tcp4", netip.AddrPortFrom(addrs[0], uint16(port)).String())
-		if err != nil {
-			t.Fatalf("the host does not reach the pod: %v", err)
+	{"the host reaches a pod at its addresses", privateNetwork, func(t *testing.T, s *setup) {
+		s.private().create(t)
+		for _, a := range s.addresses(t) {
+			port := s.listen(t, a)
+			conn, err := net.Dial("tcp", netip.AddrPortFrom(a, port).String())
+			if err != nil {
+				t.Fatalf("the host does not reach the pod: %v", err)
+			}
+			defer conn.Close()
+			if got, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(got), "hello ") {
+				t.Errorf("heard %q, %v", got, err)
+			}
 		}
-		defer conn.Close()
-		if got, err := io.ReadAll(conn); err != nil || string(got) != "hello" {
-			t.Errorf("heard %q, %v", got, err)
+	}},
+	{"pods reach each other, and know who it is", privateNetwork, func(t *testing.T, s *setup) {
+		other := *s.private()
+		other.pod.ID = uuid.NewString()
+		s.create(t)
+		other.create(t)
+		defer other.destroy(t)
+		from := other.addresses(t)
+		for i, a := range s.addresses(t) {
+			port := strconv.Itoa(int(s.listen(t, a)))
+			if got := string(other.succeed(t, process("a", "dial", port, a.String())).stdout); got != "hello "+from[i].String() {
+				t.Errorf("at %v: heard %q, want the address %v", a, got, from[i])
+			}
+		}
+	}},
+	{"no network is no way to a pod", privateNetwork, func(t *testing.T, s *setup) {
+		other := *s
+		other.pod.ID = uuid.NewString()
+		other.create(t)
+		defer other.destroy(t)
+		s.private().create(t)
+		for _, a := range s.addresses(t) {
+			other.refuse(t, process("a", "dial", strconv.Itoa(int(s.listen(t, a))), a.String()), "")
 		}
 	}},
 	{"loopback in a private network", privateNetwork, func(t *testing.T, s *setup) {
-		s.pod.Network = sandbox.NetworkPrivate
-		r := s.create(t).start(t, process("a", "listen"))
+		r := s.private().create(t).start(t, process("a", "listen"))
 		var port int
 		r.next(t, &port)
-		if got := string(s.succeed(t, process("b", "dial", strconv.Itoa(port))).stdout); got != "hello" {
+		if got := string(s.succeed(t, process("b", "dial", strconv.Itoa(port))).stdout); !strings.HasPrefix(got, "hello ") {
 			t.Errorf("heard %q", got)
 		}
 	}},
 	{"private addresses are a pod's own", privateNetwork, func(t *testing.T, s *setup) {
-		s.pod.Network = sandbox.NetworkPrivate
-		const pods = 8
+		s.private()
+		const pods = 20
 		var group sync.WaitGroup
 		var mu sync.Mutex
 		owner := map[netip.Addr]string{}
@@ -190,6 +212,19 @@ var podCases = []testCase{
 			return s.run(t, process("a", "kill", strconv.Itoa(pid), "0")).exit.Code != 0
 		})
 	}},
+}
+
+// private gives the pod addresses of its own.
+func (s *setup) private() *setup {
+	s.pod.Network = sandbox.NetworkPrivate
+	return s
+}
+
+// listen starts a process in the app "a" that says hello once, and gives the port.
+func (s *setup) listen(t *testing.T, a netip.Addr) (port uint16) {
+	t.Helper()
+	s.start(t, process("a", "listen", a.String())).next(t, &port)
+	return port
 }
 
 // addresses gives those of the pod, of which there must be some, IPv4 first.
@@ -455,23 +490,30 @@ var lifeCases = []testCase{
 			return size(t, file) == before
 		})
 	}},
-	{"owner killed at any moment", "", func(t *testing.T, s *setup) {
-		for round := range 30 {
-			owner := s.startOwner(t, 1)
-			time.Sleep(rand.N(70 * time.Millisecond))
-			if err := owner.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			if round%2 == 0 {
-				_ = owner.Wait() // otherwise Destroy may be faster than the owner's end
-			}
-			s.destroy(t)
-			silent(t, filepath.Join(s.volume, "tick"))
-			if s.nothingLeft(t); t.Failed() {
-				t.Fatalf("in round %d", round)
-			}
-		}
+	{"owner killed at any moment", "", func(t *testing.T, s *setup) { s.killedOwners(t, 30) }},
+	{"owner of a private network killed at any moment", privateNetwork, func(t *testing.T, s *setup) {
+		s.private().killedOwners(t, 20)
 	}},
+}
+
+// killedOwners kills owners of the pod at random moments; Destroy takes away what they left.
+func (s *setup) killedOwners(t *testing.T, rounds int) {
+	t.Helper()
+	for round := range rounds {
+		owner := s.startOwner(t, 1)
+		time.Sleep(rand.N(70 * time.Millisecond))
+		if err := owner.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if round%2 == 0 {
+			_ = owner.Wait() // otherwise Destroy may be faster than the owner's end
+		}
+		s.destroy(t)
+		silent(t, filepath.Join(s.volume, "tick"))
+		if s.nothingLeft(t); t.Failed() {
+			t.Fatalf("in round %d", round)
+		}
+	}
 }
 
 func (s *setup) destroy(t *testing.T) {

@@ -149,13 +149,14 @@ func interfaces(sys System, _ []string) error {
 	return sys.print(list)
 }
 
-// listen [ADDRESS] prints a port of 127.0.0.1, or that address, and says "hello" there once.
+// listen [ADDRESS] prints a port of 127.0.0.1, or that address, and says "hello" there once,
+// and who it is that hears it.
 func listen(sys System, args []string) error {
 	address := "127.0.0.1"
 	if len(args) > 2 {
 		address = args[2]
 	}
-	l, err := net.Listen("tcp4", net.JoinHostPort(address, "0"))
+	l, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
 	if err != nil {
 		return err
 	}
@@ -167,13 +168,20 @@ func listen(sys System, args []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(conn, "hello")
+	from, _, err := net.SplitHostPort(conn.RemoteAddr().String())
+	if err == nil {
+		_, err = io.WriteString(conn, "hello "+from)
+	}
 	return errors.Join(err, conn.Close())
 }
 
-// dial PORT prints what is said there.
+// dial PORT [ADDRESS] prints what is said at a port of 127.0.0.1, or that address.
 func dial(sys System, args []string) error {
-	conn, err := net.Dial("tcp4", "127.0.0.1:"+args[2])
+	address := "127.0.0.1"
+	if len(args) > 3 {
+		address = args[3]
+	}
+	conn, err := net.Dial("tcp", net.JoinHostPort(address, args[2]))
 	if err != nil {
 		return err
 	}
