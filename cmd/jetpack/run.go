@@ -63,7 +63,7 @@ func (o *podOptions) add(cmd *cobra.Command) {
 	f.SetInterspersed(false) // what follows the image is the app's
 	f.StringVar(&o.name, "name", "", "the pod's `NAME`")
 	f.StringVar(&o.hostname, "hostname", "", "the pod's host `NAME` (default its UUID)")
-	f.StringVar(&o.network, "net", "", "`NETWORK`: private (an address of its own), none (loopback only) or host (default private on FreeBSD, none on Linux)")
+	f.StringVar(&o.network, "net", "", "`NETWORK`: private (an address of its own), none (loopback only) or host (default private)")
 	f.StringArrayVarP(&o.volumes, "volume", "v", nil, "a `VOLUME`: NAME[,kind=empty|host|volume][,source=PATH|volume:NAMED][,readOnly=true], or SRC:DST[:ro] with a single app, SRC being a path or the name of a volume")
 	f.StringArrayVar(&o.annotations, "annotation", nil, "annotate the pod with `NAME=VALUE`")
 	f.StringArrayVar(&o.labels, "label", nil, "label the pod with `NAME=VALUE`")

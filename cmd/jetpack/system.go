@@ -112,7 +112,7 @@ func (c *cli) runtimeVersion(ctx context.Context, engine sandbox.Engine) string 
 	if err != nil {
 		c.warn(err.Error())
 	}
-	for _, lack := range platform.Lacks(engine, v) {
+	for _, lack := range platform.Lacks(ctx, engine, v) {
 		c.warn(lack)
 	}
 	return v

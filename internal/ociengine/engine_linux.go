@@ -91,14 +91,22 @@ func (e *Engine) Check(ctx context.Context, spec sandbox.Pod) error {
 	switch spec.Network {
 	case sandbox.NetworkNone, sandbox.NetworkHost:
 	case sandbox.NetworkPrivate:
-		if err := e.cfg.Bridge.Check(ctx); err != nil {
-			return fmt.Errorf("network private: %w%s", err, otherwise)
+		if err := e.CheckNetwork(ctx); err != nil {
+			return err
 		}
 	default:
 		return fmt.Errorf("network %q: %w", spec.Network, sandbox.ErrUnsupported)
 	}
 	if _, err := exec.LookPath(e.cfg.Runtime); err != nil {
 		return fmt.Errorf("%s not found in PATH: install %[1]s, or set linux.runtime", e.cfg.Runtime)
+	}
+	return nil
+}
+
+// CheckNetwork tells whether pods can have a private network on this host.
+func (e *Engine) CheckNetwork(ctx context.Context) error {
+	if err := e.cfg.Bridge.Check(ctx); err != nil {
+		return fmt.Errorf("network private: %w%s", err, otherwise)
 	}
 	return nil
 }

@@ -68,7 +68,7 @@ func Listen(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
 func RuntimeVersion(context.Context, sandbox.Engine) (string, error) { return "", nil }
 
 // Lacks says what pods want and this host does not have, a line each with what mends it.
-func Lacks(e sandbox.Engine, _ string) []string {
+func Lacks(_ context.Context, e sandbox.Engine, _ string) []string {
 	if jails, ok := e.(*jail.Engine); ok {
 		return jails.Lacks()
 	}

@@ -103,12 +103,17 @@ const safeRunc = "1.2.8"
 // Lacks says what pods want and this host does not have, a line each with what mends
 // it; version is the runtime's. A distribution may have mended an old release, so this
 // is for eyes only.
-func Lacks(_ sandbox.Engine, version string) []string {
+func Lacks(ctx context.Context, e sandbox.Engine, version string) (lacks []string) {
 	v, ok := strings.CutPrefix(version, "runc version ")
-	if !ok || !manifest.LessVersion(v, safeRunc) {
-		return nil
+	if ok && manifest.LessVersion(v, safeRunc) {
+		lacks = append(lacks, fmt.Sprintf("runc %s is older than %s: make sure that your distribution has mended CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881 in it", v, safeRunc))
 	}
-	return []string{fmt.Sprintf("runc %s is older than %s: make sure that your distribution has mended CVE-2025-31133, CVE-2025-52565 and CVE-2025-52881 in it", v, safeRunc)}
+	if oci, ok := e.(*ociengine.Engine); ok {
+		if err := oci.CheckNetwork(ctx); err != nil {
+			lacks = append(lacks, err.Error())
+		}
+	}
+	return lacks
 }
 
 // Backends are all that there are, for the table of capabilities.

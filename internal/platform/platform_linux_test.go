@@ -11,7 +11,7 @@ func TestLacks(t *testing.T) {
 		"crun version 1.8.1":     false,
 		"":                       false,
 	} {
-		if got := len(Lacks(nil, version)) > 0; got != want {
+		if got := len(Lacks(t.Context(), nil, version)) > 0; got != want {
 			t.Errorf("Lacks(nil, %q) warns: %v", version, got)
 		}
 	}

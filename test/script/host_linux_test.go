@@ -19,6 +19,7 @@ import (
 
 	"github.com/containerd/console"
 
+	"github.com/jetpack-run/jetpack/internal/network"
 	"github.com/jetpack-run/jetpack/internal/sandbox/sandboxtest"
 	"github.com/jetpack-run/jetpack/internal/testenv"
 )
@@ -128,6 +129,10 @@ func (h *host) clean() {
 		}
 	}
 	id := h.record()
+	owners, err := network.Owners()
+	if err != nil || slices.ContainsFunc(owners, func(o string) bool { return strings.HasPrefix(o, id.ID+"/") }) {
+		h.t.Fatalf("interfaces left of %q, %v", owners, err)
+	}
 	for _, depth := range []string{"*", "*/*"} {
 		left, err := filepath.Glob("/sys/fs/cgroup/" + depth + "/jetpack-" + id.ID + "-*")
 		if err != nil || len(left) > 0 {

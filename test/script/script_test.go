@@ -12,13 +12,15 @@
 //	leavesnothing                   fails unless system check is clean and nothing is mounted
 //
 // $ACMDC is the program ac-mdc, and jetpack works on a root of the script's own, $ROOT, already initialized and
-// with the image example.com/probe. Commands run in a private mount namespace.
+// with the image example.com/probe. Commands run in private mount and
+// network namespaces.
 package script
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,6 +54,7 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { noInterfaces(t) })
 	run := func(dir string) {
 		testscript.Run(t, testscript.Params{
 			Dir:                 dir,
@@ -83,6 +86,19 @@ func condition(name string) (bool, error) {
 		return false, fmt.Errorf("no condition %q", name)
 	}
 	return os.Getenv("JETPACK_TEST_ZFS") != "", nil
+}
+
+// noInterfaces fails the test when a pod has left a bridge in the network namespace of
+// the tests.
+func noInterfaces(t *testing.T) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		return // the interface is the tests'
+	}
+	links, err := net.Interfaces()
+	if err != nil || len(links) != 1 {
+		t.Errorf("interfaces left: %v, %v", links, err)
+	}
 }
 
 func setup(t *testing.T, env *testscript.Env, bin string, probe []byte) error {
