@@ -145,16 +145,16 @@ func (b Bridge) portRules(c *nftables.Conn, t *nftables.Table, pods []netip.Addr
 	rule := func(parts ...[]expr.Any) {
 		c.AddRule(&nftables.Rule{Table: t, Chain: chain, Exprs: slices.Concat(parts...)})
 	}
-	port, sender := meta(expr.MetaKeyIIFNAME, regPort), load(expr.PayloadBaseLLHeader, etherSource, hardwareSize, regHardware)
+	port, sender := meta(expr.MetaKeyIIFNAME), load(expr.PayloadBaseLLHeader, etherSource, hardwareSize, regHardware)
 	network := func(offset, size, reg uint32) []expr.Any {
 		return load(expr.PayloadBaseNetworkHeader, offset, size, reg)
 	}
 	icmp6 := func(kind byte) []expr.Any {
-		return slices.Concat(meta(expr.MetaKeyL4PROTO, regPort), is([]byte{unix.IPPROTO_ICMPV6}),
+		return slices.Concat(meta(expr.MetaKeyL4PROTO), is([]byte{unix.IPPROTO_ICMPV6}),
 			load(expr.PayloadBaseTransportHeader, 0, 1, regPort), is([]byte{kind}))
 	}
 	protocol := func(p uint16) []expr.Any {
-		return slices.Concat(meta(expr.MetaKeyPROTOCOL, regPort), is(binaryutil.BigEndian.PutUint16(p)))
+		return slices.Concat(meta(expr.MetaKeyPROTOCOL), is(binaryutil.BigEndian.PutUint16(p)))
 	}
 
 	rule(port, in(names, false), accept)
@@ -179,7 +179,7 @@ func (b Bridge) routeRules(c *nftables.Conn, t *nftables.Table, uplinks []string
 		}
 	}
 	elsewhere := func(key expr.MetaKey) []expr.Any {
-		return slices.Concat(meta(key, regPort), isNot(interfaceName(b.Name)), isNot(interfaceName("lo")))
+		return slices.Concat(meta(key), isNot(interfaceName(b.Name)), isNot(interfaceName("lo")))
 	}
 	outside := chain("from-outside", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	leaving := chain("to-outside", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
@@ -190,7 +190,7 @@ func (b Bridge) routeRules(c *nftables.Conn, t *nftables.Table, uplinks []string
 		leaving(elsewhere(expr.MetaKeyOIFNAME), within(n, source), []expr.Any{&expr.Masq{}})
 	}
 	for _, name := range uplinks {
-		through(meta(expr.MetaKeyIIFNAME, regPort), is(interfaceName(name)), elsewhere(expr.MetaKeyOIFNAME), isNew, drop)
+		through(meta(expr.MetaKeyIIFNAME), is(interfaceName(name)), elsewhere(expr.MetaKeyOIFNAME), isNew, drop)
 	}
 }
 
@@ -211,8 +211,8 @@ var (
 	}
 )
 
-func meta(key expr.MetaKey, reg uint32) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: key, Register: reg}}
+func meta(key expr.MetaKey) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: key, Register: regPort}}
 }
 
 func load(base expr.PayloadBase, offset, size, reg uint32) []expr.Any {
@@ -246,7 +246,7 @@ func within(n netip.Prefix, e end) []expr.Any {
 		family, offset, size = unix.NFPROTO_IPV6, ip6Source, ip6Size
 	}
 	return slices.Concat(
-		meta(expr.MetaKeyNFPROTO, regPort), is([]byte{family}),
+		meta(expr.MetaKeyNFPROTO), is([]byte{family}),
 		load(expr.PayloadBaseNetworkHeader, offset+uint32(e)*size, size, regPort),
 		[]expr.Any{&expr.Bitwise{
 			SourceRegister: regPort, DestRegister: regPort, Len: size, Xor: make([]byte, size),
