@@ -30,7 +30,8 @@ var bridgeName = lazyregexp.New(`^[A-Za-z][A-Za-z0-9_-]{0,14}$`)
 // "172.23.0.0/16 fd00:1::/64".
 func NewBridge(name, networks string) (Bridge, error) {
 	b := Bridge{Name: name}
-	if !bridgeName().MatchString(name) {
+	// The kernel's settings have these names for more than one interface.
+	if !bridgeName().MatchString(name) || name == "all" || name == "default" {
 		return b, fmt.Errorf("linux.bridge: %q is no name of an interface: a letter, then up to 14 letters, digits, _ and -", name)
 	}
 	for _, text := range strings.Fields(networks) {

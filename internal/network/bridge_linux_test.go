@@ -430,3 +430,23 @@ func TestOutside(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestDefaultLinks(t *testing.T) {
+	to := func(text string) *net.IPNet {
+		_, n, err := net.ParseCIDR(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	got := defaultLinks([]netlink.Route{
+		{LinkIndex: 1, Dst: to("10.0.0.0/8")},
+		{LinkIndex: 2},
+		{LinkIndex: 3, Dst: to("0.0.0.0/0")},
+		{LinkIndex: 4, Dst: to("0.0.0.0/1")}, // of a virtual private network
+		{MultiPath: []*netlink.NexthopInfo{{LinkIndex: 5}, {LinkIndex: 6}}},
+	})
+	if want := []int{2, 3, 4, 0, 5, 6}; !slices.Equal(got, want) {
+		t.Errorf("default routes lead to %v, want %v", got, want)
+	}
+}

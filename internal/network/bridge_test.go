@@ -13,6 +13,7 @@ func TestNewBridge(t *testing.T) {
 		{"IPv4", "br-x_1", " 10.0.0.0/29 ", ""},
 		{"no name", "", "10.0.0.0/24", "linux.bridge"},
 		{"long name", "abcdefghijklmnop", "10.0.0.0/24", "linux.bridge"},
+		{"every interface", "all", "10.0.0.0/24", "linux.bridge"},
 		{"path", "../all", "10.0.0.0/24", "linux.bridge"},
 		{"option", "-x", "10.0.0.0/24", "linux.bridge"},
 		{"no network", "b", "", "linux.networks: want an IPv4 network"},

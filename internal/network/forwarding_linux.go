@@ -35,16 +35,14 @@ func startForwarding(bridge netlink.Link) (uplinks []string, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("read routes: %w", err)
 	}
-	for _, r := range routes {
-		if r.Dst != nil && r.Dst.IP.IsUnspecified() || r.Dst == nil {
-			link, err := netlink.LinkByIndex(r.LinkIndex)
-			if err != nil {
-				continue // it has gone
-			}
-			name := link.Attrs().Name
-			if on, err := forwarding(name); err == nil && !on && !slices.Contains(uplinks, name) {
-				uplinks = append(uplinks, name)
-			}
+	for _, index := range defaultLinks(routes) {
+		link, err := netlink.LinkByIndex(index)
+		if err != nil {
+			continue // it has gone
+		}
+		name := link.Attrs().Name
+		if on, err := forwarding(name); err == nil && !on && !slices.Contains(uplinks, name) {
+			uplinks = append(uplinks, name)
 		}
 	}
 	alias := strings.Join(append([]string{uplinkAlias}, uplinks...), " ")
@@ -57,6 +55,20 @@ func startForwarding(bridge netlink.Link) (uplinks []string, err error) {
 		}
 	}
 	return uplinks, nil
+}
+
+// defaultLinks are the indices of the interfaces that default routes lead to.
+func defaultLinks(routes []netlink.Route) (indices []int) {
+	for _, r := range routes {
+		if r.Dst != nil && !r.Dst.IP.IsUnspecified() {
+			continue
+		}
+		indices = append(indices, r.LinkIndex)
+		for _, hop := range r.MultiPath {
+			indices = append(indices, hop.LinkIndex)
+		}
+	}
+	return indices
 }
 
 // stopForwarding undoes startForwarding, unless forwarding was turned on for all meanwhile.

@@ -190,7 +190,7 @@ func (b Bridge) routeRules(c *nftables.Conn, t *nftables.Table, uplinks []string
 		leaving(elsewhere(expr.MetaKeyOIFNAME), within(n, source), []expr.Any{&expr.Masq{}})
 	}
 	for _, name := range uplinks {
-		through(meta(expr.MetaKeyIIFNAME), is(interfaceName(name)), elsewhere(expr.MetaKeyOIFNAME), isNew, drop)
+		through(meta(expr.MetaKeyNFPROTO), is([]byte{unix.NFPROTO_IPV4}), meta(expr.MetaKeyIIFNAME), is(interfaceName(name)), elsewhere(expr.MetaKeyOIFNAME), isNew, drop)
 	}
 }
 
