@@ -42,7 +42,8 @@ func (b Bridge) Check(ctx context.Context) (err error) {
 	return checkRules()
 }
 
-// checkLink refuses an interface that jetpack did not make, and one that it made for other networks.
+// checkLink refuses an interface that jetpack did not make, and one that it made for
+// other networks.
 func (b Bridge) checkLink(link netlink.Link) error {
 	if !ours(link) {
 		return fmt.Errorf("interface %s is not jetpack's; name another one with linux.bridge", b.Name)
@@ -101,9 +102,9 @@ func prefix(n *net.IPNet) netip.Prefix {
 	return netip.Prefix{}
 }
 
-// Join connects a network namespace to the bridge, which it makes if need be, with an address of each network
-// that nobody else has, and gives these. Owner, without blanks, is who leaves again; after
-// an error as well.
+// Join connects a network namespace to the bridge, which it makes if need be, and gives it
+// an address of each network that nobody else has; of IPv6 only where the host has that.
+// Owner, without blanks, has to Leave, after an error as well.
 func (b Bridge) Join(ctx context.Context, owner string, seed uint64, namespace *os.File) (addrs []netip.Addr, err error) {
 	unlock, err := lock(ctx)
 	if err != nil {

@@ -1,9 +1,11 @@
-// Package network gives pods addresses on an interface of the host.
+// Package network gives pods addresses of a network that the host is in.
 //
-// The interface has a network: an address with a prefix, "172.23.0.1/16", which is
-// the host's own. A pod gets another address of each such network, as an alias
-// of the interface. What is taken is read off the interfaces, under a lock of the
-// host, so that several roots and other tools can share it.
+// On FreeBSD (Lease, Release) an interface has the network: an address with a prefix,
+// "172.23.0.1/16", which is the host's own. A pod gets another address of each such
+// network, as an alias of the interface. On Linux (Bridge) it gets one on an interface
+// of its own, connected to a bridge that is there as long as pods are. What is taken is read
+// off the interfaces, under a lock of the host, so that several roots and other tools
+// can share it.
 //
 // Not for: what a pod may do with its addresses (the engines), names of pods.
 package network
