@@ -491,16 +491,17 @@ func TestRate(t *testing.T) {
 	a, b := podA(), another()
 	b.Addresses = []netip.Addr{netip.MustParseAddr("127.0.0.2")}
 	s, _ := serve(t, a, b)
+	s.at[a.Addresses[0]].limit.SetLimit(0) // as if no time went by
 	refused := 0
-	for range 3 * maxBurst {
+	for range maxBurst + 10 {
 		if _, err := s.find(a.Addresses[0], a.Token); errors.Is(err, errTooMany) {
 			refused++
 		} else if err != nil {
 			t.Fatal(err)
 		}
 	}
-	if refused < maxBurst {
-		t.Errorf("%d of %d requests at once were refused", refused, 3*maxBurst)
+	if refused != 10 {
+		t.Errorf("%d of %d requests at once were refused", refused, maxBurst+10)
 	}
 	if _, err := s.find(b.Addresses[0], b.Token); err != nil {
 		t.Errorf("the neighbour: %v", err)
@@ -509,7 +510,6 @@ func TestRate(t *testing.T) {
 	req := httptest.NewRequest(http.MethodGet, "http://127.0.0.1:80"+Path(a.Token)+prefix+"/pod/uuid", nil)
 	req.RemoteAddr = "127.0.0.1:1234"
 	req = req.WithContext(context.WithValue(req.Context(), http.LocalAddrContextKey, net.Addr(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80})))
-	s.at[a.Addresses[0]].limit.SetLimit(0)
 	s.ServeHTTP(w, req)
 	if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
 		t.Errorf("got %d %v", w.Code, w.Header())
