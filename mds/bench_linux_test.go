@@ -24,7 +24,7 @@ const benchPods = 200
 // turn; "slow clients" has each pod keep five connections on which it says nothing.
 func BenchmarkLoad(b *testing.B) {
 	bare := func(_ context.Context, l net.Listener) error {
-		return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { //nolint:gosec // for comparison
+		return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, uuidA)
 		}))
 	}
@@ -119,4 +119,3 @@ func get(c *http.Client, url string) error {
 	}
 	return resp.Body.Close()
 }
-

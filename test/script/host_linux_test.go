@@ -179,7 +179,25 @@ func (h *host) killAfter(within time.Duration, args ...string) {
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		h.t.Fatalf("its children: %v", err)
 	}
+	// What extracts an image has closed all that it was given, and dies in its tree.
+	for end := time.Now().Add(20 * time.Second); h.entered(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			h.t.Fatal("a child still has its root directory in a tree")
+		}
+	}
 	h.t.Logf("killed after %v: %s", delay, cmd.ProcessState)
+}
+
+// entered tells whether a process has its root directory in a tree.
+func (h *host) entered() bool {
+	links, err := filepath.Glob("/proc/[0-9]*/root")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return slices.ContainsFunc(links, func(link string) bool {
+		root, err := os.Readlink(link)
+		return err == nil && strings.HasPrefix(root, h.root+"/")
+	})
 }
 
 // file makes an image's file with the probe in it.
