@@ -17,7 +17,7 @@ type networked struct{ sandbox.Engine }
 
 var podAddress = netip.MustParseAddr("172.23.0.7")
 
-func (e networked) Check(ctx context.Context, pod sandbox.Pod) error {
+func (e networked) Check(ctx context.Context, pod sandbox.Pod) ([]sandbox.Outcome, error) {
 	pod.Network = sandbox.NetworkNone
 	return e.Engine.Check(ctx, pod)
 }

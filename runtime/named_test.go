@@ -137,7 +137,7 @@ func TestNamedVolumeRefused(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			m := bound(t, h, "db", "args")
 			tt.change(m)
-			err := h.Reify(t.Context(), m, Options{}, true)
+			err := h.Reify(t.Context(), m, noNetwork, true)
 			if !errors.Is(err, tt.want) || err != nil && !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("got %v, want %v with %q", err, tt.want, tt.says)
 			}

@@ -47,6 +47,8 @@ type State struct {
 	Ended   time.Time `json:"ended,omitzero"`
 	// Apps tells how each app ended, by its name; empty until then.
 	Apps map[string]AppStatus `json:"apps,omitempty"`
+	// Isolators tells what became of each when it was last looked at, here or at a start.
+	Isolators []sandbox.Outcome `json:"isolators,omitempty"`
 }
 
 // AppStatus is how an app ended.
@@ -64,7 +66,12 @@ type Options struct {
 	Name     string          `json:"name,omitempty"`
 	Hostname string          `json:"hostname,omitempty"` // "" is the pod's UUID
 	Network  sandbox.Network `json:"network"`
-	Created  time.Time       `json:"created"`
+	Profile  sandbox.Profile `json:"profile,omitempty"` // "" is sandbox.ProfileDefault
+	// Isolators names, by app, those that the operator gave to it, and no image.
+	Isolators map[string][]string `json:"isolators,omitempty"`
+	// Strict: the pod does not start when an isolator is not enforced as it says.
+	Strict  bool      `json:"strict,omitempty"`
+	Created time.Time `json:"created"`
 	// Terminal and Interactive name the apps that get a terminal, and standard input.
 	Terminal    []string `json:"terminal,omitempty"`
 	Interactive []string `json:"interactive,omitempty"`

@@ -22,23 +22,24 @@ import (
 // without touching anything (appc spec, "Pod Manifest" and "Volume Setup"):
 // every app gets an image ID, every mount point a volume, an `empty` one where
 // none is given, with a notice. With strict, a missing volume, a mount point's name
-// in place of its path and an isolator that jetpack does not know are errors instead.
+// in place of its path and an isolator that is not enforced as it says are errors instead.
 // m is changed in place, also by what o asks for.
-// Errors: those of the image store, ErrInvalid.
+// Errors: those of the image store and of the engine, ErrInvalid.
 func (r *Runtime) Reify(ctx context.Context, m *schema.PodManifest, o Options, strict bool) error {
 	images, err := r.reify(ctx, m, strict)
 	if err != nil {
 		return err
 	}
-	return r.offerClient(m, images, o.MetadataClient)
+	if err := r.offerClient(m, images, o.MetadataClient); err != nil {
+		return err
+	}
+	_, err = r.check(ctx, m, images, o, strict)
+	return err
 }
 
 // reify also gives the apps' images, in the manifest's order.
 func (r *Runtime) reify(ctx context.Context, m *schema.PodManifest, strict bool) (images []*image.Image, err error) {
 	if err := refuseUnknown("pod", m.Isolators, nil); err != nil {
-		return nil, err
-	}
-	if err := r.checkIsolators("pod", m.Isolators, strict); err != nil {
 		return nil, err
 	}
 	for _, p := range m.Ports {
@@ -201,9 +202,6 @@ func (r *Runtime) checkApp(app *schema.RuntimeApp, img *image.Image, strict bool
 			return err
 		}
 	}
-	if err := r.checkIsolators("app "+app.Name.String(), own.Isolators, strict); err != nil {
-		return err
-	}
 	for _, p := range own.Ports {
 		if p.SocketActivated {
 			return fmt.Errorf("app %s: %w: port %s is socket-activated, which is not supported", app.Name, ErrInvalid, p.Name)
@@ -223,17 +221,6 @@ func refuseUnknown(where string, isolators []types.Isolator, image *types.App) e
 	}
 	if len(unknown) > 0 {
 		return fmt.Errorf("%s: %w: unknown isolator %s", where, ErrInvalid, strings.Join(unknown, ", "))
-	}
-	return nil
-}
-
-// checkIsolators tells what is not enforced; strict refuses it.
-func (r *Runtime) checkIsolators(where string, isolators []types.Isolator, strict bool) error {
-	for _, is := range isolators {
-		if strict {
-			return fmt.Errorf("%s: %w: isolator %s is not enforced, and --strict asks for all of them", where, ErrInvalid, is.Name)
-		}
-		r.Notice(fmt.Sprintf("%s: isolator %s is not enforced", where, is.Name))
 	}
 	return nil
 }

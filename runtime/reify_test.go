@@ -100,7 +100,7 @@ func (h *host) reifyGolden(t *testing.T, in *txtar.Archive) []byte {
 		t.Fatal(err)
 	}
 	h.noted()
-	err = h.Reify(t.Context(), m, Options{}, strict)
+	err = h.Reify(t.Context(), m, noNetwork, strict)
 	add := func(name, data string) {
 		if data != "" {
 			out.Files = append(out.Files, txtar.File{Name: name, Data: []byte(data + "\n")})
@@ -124,7 +124,7 @@ func (h *host) reifyGolden(t *testing.T, in *txtar.Archive) []byte {
 	}
 	add("reified", pretty.String())
 	// What is reified stays as it is.
-	if err := h.Reify(t.Context(), m, Options{}, strict); err != nil {
+	if err := h.Reify(t.Context(), m, noNetwork, strict); err != nil {
 		t.Error("reify again:", err)
 	}
 	if again, err := manifest.MarshalPod(m); err != nil || !bytes.Equal(again, raw) {
@@ -178,7 +178,7 @@ func TestHostVolumeSource(t *testing.T) {
 					m.Volumes = []types.Volume{v}
 				}
 				m.Apps[0].Mounts = []schema.Mount{mount}
-				err := h.Reify(t.Context(), m, Options{}, false)
+				err := h.Reify(t.Context(), m, noNetwork, false)
 				switch {
 				case tt.message == "" && err != nil:
 					t.Error(err)
@@ -204,7 +204,7 @@ func TestSymlinkedSource(t *testing.T) {
 		if value != "" {
 			m.Annotations.Set(allowSymlinks, value)
 		}
-		if err := h.Reify(t.Context(), m, Options{}, false); (err == nil) != ok {
+		if err := h.Reify(t.Context(), m, noNetwork, false); (err == nil) != ok {
 			t.Errorf("%q: %v", value, err)
 		}
 		if !ok {

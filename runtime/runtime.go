@@ -78,6 +78,8 @@ type Runtime struct {
 	// Notice is told, a line a call, what a user should know but nobody must act on;
 	// several goroutines may call it at a time.
 	Notice func(line string)
+	// Report is told what becomes of the isolators of a pod that has any; nil for nobody.
+	Report func([]sandbox.Outcome)
 	// BootID tells one boot of the host from the next.
 	BootID string
 	// Points are the steps that tests make fail; nil for none.

@@ -69,7 +69,8 @@ func (r *Runtime) prepare(ctx context.Context, m *schema.PodManifest, o Options,
 	if err := r.offerClient(m, images, o.MetadataClient); err != nil {
 		return nil, nil, err
 	}
-	if err := r.Engine.Check(ctx, isolation(m, images, o.Network)); err != nil {
+	outcomes, err := r.check(ctx, m, images, o, strict)
+	if err != nil {
 		return nil, nil, err
 	}
 	if len(o.Terminal) > 1 {
@@ -78,8 +79,8 @@ func (r *Runtime) prepare(ctx context.Context, m *schema.PodManifest, o Options,
 	if len(o.Interactive) > 1 {
 		return nil, nil, fmt.Errorf("%w: only one app of a pod can read standard input", ErrInvalid)
 	}
-	o.Created = time.Now().UTC()
-	state := State{Phase: phase}
+	o.Created, o.Strict = time.Now().UTC(), strict
+	state := State{Phase: phase, Isolators: outcomes}
 	if phase == Running {
 		state.BootID, state.Started = r.BootID, o.Created
 	}
@@ -109,14 +110,15 @@ func (r *Runtime) stillThere(ctx context.Context, m *schema.PodManifest, images 
 const osVersion = "os.version"
 
 // isolation is what the engine is asked for, without what exists only later.
-func isolation(m *schema.PodManifest, images []*image.Image, network sandbox.Network) sandbox.Pod {
-	pod := sandbox.Pod{Network: network, Annotations: map[string]string{}}
+func isolation(m *schema.PodManifest, images []*image.Image, o Options, l limits) sandbox.Pod {
+	pod := sandbox.Pod{Network: o.Network, Profile: o.Profile, Isolators: l.pod, Annotations: map[string]string{}}
 	for _, a := range m.Annotations {
 		pod.Annotations[a.Name.String()] = a.Value
 	}
 	for i, app := range m.Apps {
 		pod.Apps = append(pod.Apps, sandbox.App{
 			Name: app.Name.String(), OS: images[i].Label("os"), OSVersion: images[i].Label(osVersion),
+			Isolators: l.apps[i],
 		})
 	}
 	return pod
@@ -149,11 +151,15 @@ func (p *Pod) Start(ctx context.Context, stdio IO) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
+	outcomes, err := p.rt.check(ctx, p.Manifest, images, p.Options, p.Options.Strict)
+	if err != nil {
+		return nil, err
+	}
 	// Its last supervisor may have crashed, or have failed to take its sandbox away.
 	if err := p.rt.Engine.Destroy(ctx, p.UUID); err != nil {
 		return nil, fmt.Errorf("pod %s: destroy its old sandbox: %w", p.UUID, err)
 	}
-	if err := p.setState(State{Phase: Running, BootID: p.rt.BootID, Started: time.Now().UTC()}); err != nil {
+	if err := p.setState(State{Phase: Running, BootID: p.rt.BootID, Started: time.Now().UTC(), Isolators: outcomes}); err != nil {
 		return nil, err
 	}
 	run, err := p.start(ctx, images, stdio)
@@ -174,7 +180,11 @@ func (p *Pod) start(ctx context.Context, images []*image.Image, stdio IO) (_ *Ru
 	if err != nil {
 		return nil, err
 	}
-	pod := isolation(p.Manifest, images, p.Options.Network)
+	l, err := p.rt.limits(p.Manifest, images, p.Options)
+	if err != nil {
+		return nil, err
+	}
+	pod := isolation(p.Manifest, images, p.Options, l)
 	pod.ID, pod.Hostname = p.UUID, p.Hostname()
 	for i, a := range apps {
 		app := &pod.Apps[i]

@@ -24,6 +24,7 @@ type AppRequest struct {
 	Env         []string // NAME=value, over the image's
 	Mounts      []schema.Mount
 	ReadOnly    bool
+	Isolators   []types.Isolator // over the image's
 }
 
 // Template makes a pod manifest of what a command line asks for. An app whose
@@ -76,7 +77,7 @@ func (req AppRequest) runtimeApp(img *image.Image) (schema.RuntimeApp, error) {
 		return app, fmt.Errorf("%w: app name %q: want lower-case letters, digits and single hyphens", ErrInvalid, name)
 	}
 	app.Name = types.ACName(name)
-	if req.Exec == "" && len(req.Args) == 0 && req.User == "" && req.Group == "" && req.WorkDir == "" && len(req.Env) == 0 {
+	if req.Exec == "" && len(req.Args) == 0 && req.User == "" && req.Group == "" && req.WorkDir == "" && len(req.Env) == 0 && len(req.Isolators) == 0 {
 		return app, nil
 	}
 	own := ownApp(img.Parsed().App)
@@ -98,6 +99,7 @@ func (req AppRequest) runtimeApp(img *image.Image) (schema.RuntimeApp, error) {
 		}
 		own.Environment.Set(k, v)
 	}
+	own.Isolators = addIsolators(own.Isolators, req.Isolators)
 	app.App = own
 	return app, nil
 }

@@ -188,7 +188,7 @@ func TestTemplateIsReifiable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Reify(t.Context(), m, Options{}, false); err != nil {
+	if err := h.Reify(t.Context(), m, noNetwork, false); err != nil {
 		t.Error("arguments turn the image's isolator into the operator's:", err)
 	}
 }

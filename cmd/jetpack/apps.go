@@ -16,6 +16,7 @@ import (
 	"github.com/appc/spec/schema/types"
 	"github.com/spf13/pflag"
 
+	"github.com/jetpack-run/jetpack/internal/manifest"
 	"github.com/jetpack-run/jetpack/runtime"
 	"github.com/jetpack-run/jetpack/runtime/volume"
 )
@@ -84,7 +85,7 @@ func (o appOptions) with(p appOptions) appOptions {
 		name: cmp.Or(p.name, o.name), exec: cmp.Or(p.exec, o.exec), user: cmp.Or(p.user, o.user),
 		group: cmp.Or(p.group, o.group), workDir: cmp.Or(p.workDir, o.workDir),
 		env: slices.Concat(o.env, p.env), envFiles: slices.Concat(o.envFiles, p.envFiles),
-		mounts:   slices.Concat(o.mounts, p.mounts),
+		mounts: slices.Concat(o.mounts, p.mounts), isolators: slices.Concat(o.isolators, p.isolators),
 		readOnly: o.readOnly || p.readOnly, tty: o.tty || p.tty, interactive: o.interactive || p.interactive,
 	}
 }
@@ -106,6 +107,13 @@ func (a appLine) request() (runtime.AppRequest, error) {
 		}
 	}
 	req.Env = append(req.Env, a.env...)
+	for _, text := range a.isolators {
+		isolator, err := manifest.ParseIsolator([]byte(text))
+		if err != nil {
+			return req, usagef("--isolator %s: %w", text, err)
+		}
+		req.Isolators = append(req.Isolators, isolator)
+	}
 	for _, spec := range a.mounts {
 		name, target, ok := strings.Cut(spec, ":")
 		if !ok {

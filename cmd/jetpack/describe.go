@@ -1,16 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/appc/spec/schema"
 	"github.com/appc/spec/schema/types"
+	"github.com/docker/go-units"
 
 	"github.com/jetpack-run/jetpack/image/fetch"
 	"github.com/jetpack-run/jetpack/internal/manifest"
@@ -20,7 +23,7 @@ import (
 
 // describe turns a command line into a pod manifest and what is kept beside it.
 func (c *cli) describe(ctx context.Context, h *host, rt *runtime.Runtime, o *podOptions, args []string) (*schema.PodManifest, runtime.Options, error) {
-	po := runtime.Options{Name: o.name, Hostname: o.hostname, Network: o.networkOn(rt.Engine), KeepRootfs: o.keepRootfs, Transient: o.remove, Boot: o.boot, NoMetadata: o.noMDS}
+	po := runtime.Options{Name: o.name, Hostname: o.hostname, Network: o.networkOn(rt.Engine), KeepRootfs: o.keepRootfs, Transient: o.remove, Boot: o.boot, NoMetadata: o.noMDS, Profile: sandbox.Profile(cmp.Or(o.profile, c.cfg.PodProfile))}
 	if o.withMDC {
 		po.MetadataClient = func(system string) string { return filepath.Join(c.cfg.PathLibexec, "ac-mdc."+system) }
 	}
@@ -30,6 +33,14 @@ func (c *cli) describe(ctx context.Context, h *host, rt *runtime.Runtime, o *pod
 	m, err := c.template(ctx, h, rt, o, args, &po)
 	if err != nil {
 		return nil, po, err
+	}
+	limits, err := o.limits()
+	if err != nil {
+		return nil, po, err
+	}
+	for _, is := range limits {
+		m.Isolators = slices.DeleteFunc(m.Isolators, func(o types.Isolator) bool { return o.Name == is.Name })
+		m.Isolators = append(m.Isolators, is)
 	}
 	for _, kv := range o.annotations {
 		name, value, err := annotation(kv)
@@ -65,10 +76,37 @@ func (o *podOptions) check() error {
 	if o.boot && o.remove {
 		return usagef("--rm removes the pod when it has ended: no --boot beside it")
 	}
+	if o.profile != "" && !slices.Contains(sandbox.Profiles(), sandbox.Profile(o.profile)) {
+		return usagef("--profile %q: want strict, default or relaxed", o.profile)
+	}
 	if !slices.Contains(pulls, o.pull) {
 		return usagef("--pull %q: want never, missing or newer", o.pull)
 	}
 	return o.waived.check()
+}
+
+// limits are the isolators of the pod that have flags of their own.
+func (o *podOptions) limits() (isolators []types.Isolator, err error) {
+	add := func(name, limit string) error {
+		value, err := manifest.ParseIsolator(fmt.Appendf(nil, `{"name": %q, "value": {"limit": %q}}`, name, limit))
+		isolators = append(isolators, value)
+		return err
+	}
+	if o.memory != "" {
+		bytes, err := units.RAMInBytes(o.memory)
+		if err != nil || bytes <= 0 {
+			return nil, usagef("--memory %q: want bytes, as 512M or 2G", o.memory)
+		}
+		if err := add(sandbox.Memory, strconv.FormatInt(bytes, 10)); err != nil {
+			return nil, usagef("--memory %q: %w", o.memory, err)
+		}
+	}
+	if o.cpus != "" {
+		if err := add(sandbox.CPU, o.cpus); err != nil {
+			return nil, usagef("--cpus %q: want a number, as 1.5: %w", o.cpus, err)
+		}
+	}
+	return isolators, nil
 }
 
 // networkOn is the network of the pod: where there is a choice, one of its own.
@@ -140,6 +178,12 @@ func (c *cli) template(ctx context.Context, h *host, rt *runtime.Runtime, o *pod
 		}
 		if a.interactive {
 			po.Interactive = append(po.Interactive, name)
+		}
+		for _, is := range requests[i].Isolators {
+			if po.Isolators == nil {
+				po.Isolators = map[string][]string{}
+			}
+			po.Isolators[name] = append(po.Isolators[name], is.Name.String())
 		}
 	}
 	return m, nil

@@ -86,7 +86,7 @@ func (c *cli) engineConfig() platform.EngineConfig {
 func (c *cli) runtime(h *host, engine sandbox.Engine) *runtime.Runtime {
 	return &runtime.Runtime{
 		Dir: podsDir(c.cfg.Root), Images: h.images, Volumes: h.volumes, Storage: h.driver, Engine: engine,
-		OS: platform.OS(), Arch: platform.Arch(), Grace: c.cfg.PodStopGrace, Notice: c.notice,
+		OS: platform.OS(), Arch: platform.Arch(), Grace: c.cfg.PodStopGrace, Notice: c.notice, Report: c.report,
 		Metadata: metadata{c},
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,20 +29,22 @@ func newPodCommand(c *cli) *cobra.Command {
 
 // podView is a pod as `pod list` and `pod inspect` print it.
 type podView struct {
-	ID         string          `json:"id" doc:"UUID"`
-	Name       string          `json:"name" doc:"name, or empty"`
-	Status     runtime.Phase   `json:"status" doc:"embryo, prepared, running, exited, crashed, garbage or damaged"`
-	ExitCode   *int            `json:"exitCode" doc:"the first of its apps' that is not 0" null:"until it has ended, and if it is damaged"`
-	Hostname   string          `json:"hostname" doc:"host name"`
-	Network    string          `json:"network" doc:"private, none or host; empty for an embryo, and for a damaged pod of which that is not known, like name and apps"`
-	Addresses  []string        `json:"addresses" doc:"what it is reached at; empty unless it runs in a private network"`
-	KeepRootfs bool            `json:"keepRootfs" doc:"a start goes on with the roots as they were left"`
-	Boot       bool            `json:"boot" doc:"it is marked to be started when the host boots"`
-	Created    time.Time       `json:"created" doc:"when it was made; for an embryo, and for a damaged pod of which that is not known, when its directory last changed"`
-	Started    *time.Time      `json:"started" doc:"when it was last started" null:"if never"`
-	Ended      *time.Time      `json:"ended" doc:"when it ended" null:"if it has not"`
-	Apps       []podAppView    `json:"apps" doc:"its apps, in the manifest's order"`
-	Manifest   json.RawMessage `json:"manifest,omitempty" doc:"reified pod manifest" null:"in pod list"`
+	ID         string            `json:"id" doc:"UUID"`
+	Name       string            `json:"name" doc:"name, or empty"`
+	Status     runtime.Phase     `json:"status" doc:"embryo, prepared, running, exited, crashed, garbage or damaged"`
+	ExitCode   *int              `json:"exitCode" doc:"the first of its apps' that is not 0" null:"until it has ended, and if it is damaged"`
+	Hostname   string            `json:"hostname" doc:"host name"`
+	Network    string            `json:"network" doc:"private, none or host; empty for an embryo, and for a damaged pod of which that is not known, like name and apps"`
+	Addresses  []string          `json:"addresses" doc:"what it is reached at; empty unless it runs in a private network"`
+	KeepRootfs bool              `json:"keepRootfs" doc:"a start goes on with the roots as they were left"`
+	Boot       bool              `json:"boot" doc:"it is marked to be started when the host boots"`
+	Created    time.Time         `json:"created" doc:"when it was made; for an embryo, and for a damaged pod of which that is not known, when its directory last changed"`
+	Started    *time.Time        `json:"started" doc:"when it was last started" null:"if never"`
+	Ended      *time.Time        `json:"ended" doc:"when it ended" null:"if it has not"`
+	Profile    sandbox.Profile   `json:"profile" doc:"how closely it is confined: strict, default or relaxed"`
+	Isolators  []sandbox.Outcome `json:"isolators" doc:"what became of each isolator when the pod was made, or last started"`
+	Apps       []podAppView      `json:"apps" doc:"its apps, in the manifest's order"`
+	Manifest   json.RawMessage   `json:"manifest,omitempty" doc:"reified pod manifest" null:"in pod list"`
 }
 
 type podAppView struct {
@@ -58,6 +61,7 @@ func viewPod(p runtime.Info) podView {
 	v := podView{
 		ID: p.UUID, Name: p.Options.Name, Status: p.State.Phase, Hostname: p.Hostname(),
 		Network: string(p.Options.Network), KeepRootfs: p.Options.KeepRootfs, Boot: p.Options.Boot, Created: p.Options.Created, Apps: []podAppView{}, Addresses: []string{},
+		Profile: cmp.Or(p.Options.Profile, sandbox.ProfileDefault), Isolators: append([]sandbox.Outcome{}, p.State.Isolators...),
 		Started: timeOrNull(p.State.Started), Ended: timeOrNull(p.State.Ended),
 	}
 	if p.State.Phase == runtime.Exited {

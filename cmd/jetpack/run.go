@@ -33,6 +33,8 @@ type podOptions struct {
 	noMDS, withMDC bool
 	dryRun         bool
 	pull           string
+	memory, cpus   string
+	profile        string
 	waived         insecure
 	app            appOptions // given before the image of a single app
 }
@@ -40,7 +42,7 @@ type podOptions struct {
 // appOptions are the flags that describe an app.
 type appOptions struct {
 	name, exec, user, group, workDir string
-	env, envFiles, mounts            []string
+	env, envFiles, mounts, isolators []string
 	readOnly, tty, interactive       bool
 }
 
@@ -53,6 +55,7 @@ func (o *appOptions) add(f *pflag.FlagSet) {
 	f.StringArrayVarP(&o.env, "env", "e", nil, "set `NAME=VALUE`; may be repeated")
 	f.StringArrayVar(&o.envFiles, "env-file", nil, "read NAME=VALUE lines from `FILE`")
 	f.StringArrayVar(&o.mounts, "mount", nil, "mount `VOLUME[:PATH]`; PATH may be a mount point's name")
+	f.StringArrayVar(&o.isolators, "isolator", nil, "limit the app, or give it privileges, by an isolator: `JSON` as {\"name\": \"resource/memory\", \"value\": {\"limit\": \"64Mi\"}}; may be repeated")
 	f.BoolVar(&o.readOnly, "readonly-rootfs", false, "make the app's root read-only")
 	f.BoolVarP(&o.tty, "tty", "t", false, "give the app a terminal")
 	f.BoolVarP(&o.interactive, "interactive", "i", false, "connect standard input")
@@ -69,6 +72,9 @@ func (o *podOptions) add(cmd *cobra.Command) {
 	f.StringArrayVar(&o.labels, "label", nil, "label the pod with `NAME=VALUE`")
 	f.StringVar(&o.manifest, "manifest", "", "take the pod from a manifest `FILE` (- for standard input)")
 	f.StringVar(&o.uuidFile, "uuid-file", "", "write the pod's UUID to `FILE`")
+	f.StringVar(&o.memory, "memory", "", "limit the memory of the pod to `BYTES`, as 512M or 2G (of 1024)")
+	f.StringVar(&o.cpus, "cpus", "", "limit the pod to so many processors (`NUMBER`, as 1.5)")
+	f.StringVar(&o.profile, "profile", "", "how closely the pod is confined: `PROFILE` strict, default or relaxed (default pod.profile)")
 	f.BoolVar(&o.strict, "strict", false, "refuse what would be ignored or filled in")
 	f.BoolVar(&o.keepRootfs, "keep-rootfs", false, "a later start goes on with the roots and empty volumes as they were left")
 	f.StringVar(&o.pull, "pull", "missing", "`WHEN` to ask servers for images by their names: never, missing (here), newer")

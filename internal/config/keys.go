@@ -60,6 +60,7 @@ type Config struct {
 	ImageMaxSize    int64         // image.max-size, bytes
 	ImageMaxEntries int64         // image.max-entries
 	PodStopGrace    time.Duration // pod.stop-grace
+	PodProfile      string        // pod.profile
 	PathShare       string        // path.share
 	PathLibexec     string        // path.libexec
 	LogLevel        string        // log.level
@@ -175,6 +176,11 @@ func Keys() []Key {
 			Name: "pod.stop-grace", Type: Duration, Default: "10s",
 			Doc:   "How long a pod that is told to stop may take before its processes are killed.",
 			field: func(c *Config) any { return &c.PodStopGrace },
+		},
+		{
+			Name: "pod.profile", Type: Choice, Choices: []string{"strict", "default", "relaxed"}, Default: "default",
+			Doc:   "How closely pods are confined that are made without --profile.",
+			field: func(c *Config) any { return &c.PodProfile },
 		},
 		{
 			Name: "path.share", Type: Path, Default: "/usr/local/share/jetpack",

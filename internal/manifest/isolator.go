@@ -19,6 +19,9 @@ import (
 // {"profile": NAME}, which the parsers have checked.
 const AppArmorName types.ACIdentifier = "os/linux/apparmor-profile"
 
+// own are jetpack's isolators, for pods on FreeBSD.
+var own = []types.ACIdentifier{"os/freebsd/rctl", "os/freebsd/cpuset", "os/freebsd/jail-param"}
+
 // opaqueName is the name under which the library decodes isolators that it does
 // not know.
 const opaqueName types.ACIdentifier = "jetpack/opaque"
@@ -35,12 +38,12 @@ func init() {
 	types.AddIsolatorValueConstructor(opaqueName, func() types.IsolatorValue { return new(opaque) })
 }
 
-// UnknownIsolators lists the names of isolators that no version of the appc
-// specification defines, in the order of the manifest.
+// UnknownIsolators lists the names of isolators that neither a version of the appc
+// specification nor jetpack defines, in the order of the manifest.
 func UnknownIsolators(isolators []types.Isolator) []string {
 	var names []string
 	for _, i := range isolators {
-		if !libraryKnows(i.Name) && i.Name != AppArmorName {
+		if !libraryKnows(i.Name) && i.Name != AppArmorName && !slices.Contains(own, i.Name) {
 			names = append(names, string(i.Name))
 		}
 	}
@@ -56,6 +59,25 @@ func libraryKnows(name types.ACIdentifier) bool {
 		}
 	}
 	return false
+}
+
+// ParseIsolator decodes and checks one isolator, given as JSON: {"name": …, "value": …}.
+func ParseIsolator(data []byte) (types.Isolator, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(data, &fields); err != nil || fields == nil {
+		return types.Isolator{}, invalid("isolator", "not a JSON object")
+	}
+	for key := range fields {
+		if key != "name" && key != "value" {
+			return types.Isolator{}, invalid("isolator", "unknown key %.20q: want name and value", key)
+		}
+	}
+	return decodeIsolator("isolator", data)
+}
+
+// Exclude tells whether an app can have only one of two isolators.
+func Exclude(a, b types.ACIdentifier) bool {
+	return slices.Contains(exclusive, [2]types.ACIdentifier{a, b}) || slices.Contains(exclusive, [2]types.ACIdentifier{b, a})
 }
 
 // takeAppIsolators removes the isolators from the JSON of an app and decodes

@@ -87,20 +87,25 @@ func (e *Engine) RuntimeVersion(ctx context.Context) (string, error) {
 }
 
 // Check implements sandbox.Engine.
-func (e *Engine) Check(ctx context.Context, spec sandbox.Pod) error {
+func (e *Engine) Check(ctx context.Context, spec sandbox.Pod) ([]sandbox.Outcome, error) {
+	_, outcomes, err := e.check(ctx, spec)
+	return outcomes, err
+}
+
+func (e *Engine) check(ctx context.Context, spec sandbox.Pod) (plan, []sandbox.Outcome, error) {
 	switch spec.Network {
 	case sandbox.NetworkNone, sandbox.NetworkHost:
 	case sandbox.NetworkPrivate:
 		if err := e.CheckNetwork(ctx); err != nil {
-			return err
+			return plan{}, nil, err
 		}
 	default:
-		return fmt.Errorf("network %q: %w", spec.Network, sandbox.ErrUnsupported)
+		return plan{}, nil, fmt.Errorf("network %q: %w", spec.Network, sandbox.ErrUnsupported)
 	}
 	if _, err := exec.LookPath(e.cfg.Runtime); err != nil {
-		return fmt.Errorf("%s not found in PATH: install %[1]s, or set linux.runtime", e.cfg.Runtime)
+		return plan{}, nil, fmt.Errorf("%s not found in PATH: install %[1]s, or set linux.runtime", e.cfg.Runtime)
 	}
-	return nil
+	return e.plan(spec)
 }
 
 // CheckNetwork tells whether pods can have a private network on this host.
@@ -120,7 +125,8 @@ func (e *Engine) Create(ctx context.Context, spec sandbox.Pod) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(ctx.Err(), e.Check(ctx, spec), e.own()); err != nil {
+	plan, _, err := e.check(ctx, spec)
+	if err := errors.Join(ctx.Err(), err, e.own()); err != nil {
 		return fmt.Errorf("create pod %s: %w", spec.ID, err)
 	}
 	err = os.Mkdir(dir, 0o700)
@@ -131,7 +137,7 @@ func (e *Engine) Create(ctx context.Context, spec sandbox.Pod) (err error) {
 		return fmt.Errorf("create pod: %w", err)
 	}
 	e.forget(spec.ID) // one that another process has destroyed
-	p, err := e.newPod(ctx, dir, spec)
+	p, err := e.newPod(ctx, dir, spec, plan)
 	if err != nil {
 		return errors.Join(fmt.Errorf("create pod %s: %w", spec.ID, err), e.Destroy(context.WithoutCancel(ctx), spec.ID))
 	}

@@ -43,6 +43,7 @@ const patience = 30 * time.Second
 // pod is a pod that this process owns.
 type pod struct {
 	spec   sandbox.Pod
+	plan   plan
 	dir    string
 	holder *holder
 
@@ -59,7 +60,10 @@ type holderID struct {
 
 // newPod makes the isolation of a pod in its new directory. On error something
 // may be left for Destroy.
-func (e *Engine) newPod(ctx context.Context, dir string, spec sandbox.Pod) (*pod, error) {
+func (e *Engine) newPod(ctx context.Context, dir string, spec sandbox.Pod, plan plan) (*pod, error) {
+	if err := e.limit(spec.ID, plan); err != nil {
+		return nil, err
+	}
 	if err := mountShm(filepath.Join(dir, shmDir)); err != nil {
 		return nil, err
 	}
@@ -75,7 +79,7 @@ func (e *Engine) newPod(ctx context.Context, dir string, spec sandbox.Pod) (*pod
 	if err != nil {
 		return nil, err
 	}
-	p := &pod{spec: spec, dir: dir, holder: h}
+	p := &pod{spec: spec, plan: plan, dir: dir, holder: h}
 	err = recordHolder(dir, h.cmd.Process.Pid)
 	if err == nil && spec.Network == sandbox.NetworkPrivate {
 		err = e.join(ctx, p)
@@ -257,7 +261,7 @@ func (e *Engine) destroy(ctx context.Context, dir, id string) (err error) {
 	if err != nil {
 		return fmt.Errorf("wait for its process 1 and its runtimes to end: %w", err)
 	}
-	if err := retry(ctx, func() (bool, error) { return e.cgroups.remove(e.containerName(id, "*")) }); err != nil {
+	if err := retry(ctx, func() (bool, error) { return e.cgroups.remove(e.podCgroup(id)) }); err != nil {
 		return fmt.Errorf("wait for its processes to end: %w", err)
 	}
 	shm := filepath.Join(dir, shmDir)
@@ -300,10 +304,31 @@ func (p *pod) release() {
 	}
 }
 
-// containerName names a process of a pod to the runtime and in the cgroups. It
-// has to be unique on the host: the runtime names a keyring after it.
-func (e *Engine) containerName(podID, n string) string {
-	return fmt.Sprintf("jetpack-%s-%s-%s", e.cfg.Scope, podID, n)
+// containerName names a process of a pod to the runtime. It has to be unique on the
+// host: the runtime names a keyring after it.
+func (e *Engine) containerName(podID, n string) string { return e.podCgroup(podID) + "-" + n }
+
+// podCgroup is the cgroup of a pod. Below it is one for each app, and below that one for
+// each process.
+func (e *Engine) podCgroup(podID string) string { return "jetpack-" + e.cfg.Scope + "-" + podID }
+
+// limit makes the cgroups that have limits; others come with what is below them.
+func (e *Engine) limit(podID string, p plan) error {
+	name := e.podCgroup(podID)
+	if p.limits != (limits{}) {
+		if err := e.cgroups.limit(name, p.limits); err != nil {
+			return err
+		}
+	}
+	for app, own := range p.apps {
+		if own.limits == (limits{}) {
+			continue
+		}
+		if err := e.cgroups.limit(filepath.Join(name, app), own.limits); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // enter takes part in the pod's lock. Errors: ErrNotFound (the pod was destroyed).

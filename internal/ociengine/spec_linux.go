@@ -3,11 +3,9 @@ package ociengine
 import (
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
-	"slices"
-	"sync"
 
-	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/jetpack-run/jetpack/internal/sandbox"
@@ -15,35 +13,29 @@ import (
 
 // facts are what a container's configuration needs to know of the host and the pod.
 type facts struct {
-	Name        string            // of the container and its cgroup
+	Cgroup      string            // of the container
 	Namespaces  map[string]string // paths by names in /proc/PID/ns
 	Shm         string            // directory that becomes /dev/shm
 	UnifiedOnly bool              // cgroups
-	Seccomp     *specs.LinuxSeccomp
+	Limits      appPlan           // where the app has no limit of its own, the pod's
+	Sysctls     map[string]string // in the pod's namespaces
 }
 
-func (e *Engine) facts(p *pod, name string) (facts, error) {
-	filter, err := defaultSeccomp()
-	if err != nil {
-		return facts{}, fmt.Errorf("make seccomp profile: %w", err)
-	}
+func (e *Engine) facts(p *pod, app, n string) facts {
 	namespaces := map[string]string{}
 	for ns, f := range p.holder.namespaces {
 		namespaces[ns] = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
 	}
+	limits := p.plan.apps[app]
+	limits.limits = limits.limits.within(p.plan.limits)
 	return facts{
-		Name:        name,
+		Cgroup:      path.Join("/", e.podCgroup(p.spec.ID), app, n),
 		Namespaces:  namespaces,
 		Shm:         filepath.Join(p.dir, shmDir),
 		UnifiedOnly: e.cgroups.unified,
-		Seccomp:     filter,
-	}, nil
-}
-
-// defaultCapabilities are what root in a container has by podman's default.
-var defaultCapabilities = []string{
-	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE",
-	"CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
+		Limits:      limits,
+		Sysctls:     p.plan.sysctls,
+	}
 }
 
 // Paths below /proc and /sys that tell of, or change, the whole host; podman's
@@ -57,44 +49,31 @@ var (
 	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )
 
-// defaultSeccomp is the containers' default profile for defaultCapabilities, less
-// the x32 ABI: hardly a kernel has it, and the runtime takes milliseconds for its
-// rules. System calls of an ABI that the profile does not have are fatal.
-var defaultSeccomp = sync.OnceValues(func() (*specs.LinuxSeccomp, error) {
-	profile, err := seccomp.GetDefaultProfile(&specs.Spec{
-		Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: defaultCapabilities}},
-	})
-	if err != nil {
-		return nil, err
-	}
-	profile.Architectures = slices.DeleteFunc(profile.Architectures, func(a specs.Arch) bool { return a == specs.ArchX32 })
-	return profile, nil
-})
-
 // containerSpec is the configuration of the container in which a process runs.
 func containerSpec(app sandbox.App, p sandbox.Process, f facts) *specs.Spec {
 	return &specs.Spec{
 		Version: "1.0.2", // the runtime may be an old one
 		Root:    &specs.Root{Path: app.Root, Readonly: app.ReadOnly},
-		Process: processSpec(p),
+		Process: processSpec(p, f.Limits),
 		Mounts:  append(systemMounts(f), appMounts(app.Mounts)...),
 		Linux: &specs.Linux{
-			CgroupsPath:   "/" + f.Name,
+			CgroupsPath:   f.Cgroup,
 			Namespaces:    namespaces(f),
-			Resources:     &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
-			Seccomp:       f.Seccomp,
+			Resources:     f.Limits.limits.spec(),
+			Seccomp:       f.Limits.seccomp,
+			Sysctl:        f.Sysctls,
 			MaskedPaths:   maskedPaths,
 			ReadonlyPaths: readonlyPaths,
 		},
 	}
 }
 
-func processSpec(p sandbox.Process) *specs.Process {
+func processSpec(p sandbox.Process, limits appPlan) *specs.Process {
 	umask := uint32(0o022)
-	capabilities := &specs.LinuxCapabilities{Bounding: defaultCapabilities}
+	capabilities := &specs.LinuxCapabilities{Bounding: limits.capabilities}
 	if p.UID == 0 {
-		capabilities.Effective = defaultCapabilities
-		capabilities.Permitted = defaultCapabilities
+		capabilities.Effective = limits.capabilities
+		capabilities.Permitted = limits.capabilities
 	}
 	spec := &specs.Process{
 		Terminal:     p.Terminal,
@@ -103,6 +82,9 @@ func processSpec(p sandbox.Process) *specs.Process {
 		Env:          p.Env,
 		Cwd:          p.Dir,
 		Capabilities: capabilities,
+
+		NoNewPrivileges: limits.noNewPrivileges,
+		OOMScoreAdj:     limits.oomScoreAdj,
 	}
 	if p.Terminal {
 		spec.ConsoleSize = &specs.Box{Height: uint(p.Size.Height), Width: uint(p.Size.Width)}

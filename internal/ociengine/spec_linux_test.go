@@ -18,7 +18,8 @@ var update = flag.Bool("update", false, "write the golden files")
 
 // The seccomp profile is left out of the golden files: it is another module's.
 var testFacts = facts{
-	Name: "jetpack-scope-id-1",
+	Cgroup: "/jetpack-scope-id/web/1",
+	Limits: appPlan{capabilities: podman},
 	Namespaces: map[string]string{
 		"ipc": "/proc/9/fd/3", "uts": "/proc/9/fd/4", "net": "/proc/9/fd/5", "pid": "/proc/9/fd/6",
 	},
@@ -76,22 +77,22 @@ func TestCapabilities(t *testing.T) {
 		uid  uint32
 		want specs.LinuxCapabilities
 	}{
-		{0, specs.LinuxCapabilities{Bounding: defaultCapabilities, Effective: defaultCapabilities, Permitted: defaultCapabilities}},
-		{1, specs.LinuxCapabilities{Bounding: defaultCapabilities}},
+		{0, specs.LinuxCapabilities{Bounding: podman, Effective: podman, Permitted: podman}},
+		{1, specs.LinuxCapabilities{Bounding: podman}},
 	} {
-		if got := processSpec(sandbox.Process{UID: tt.uid}).Capabilities; !reflect.DeepEqual(*got, tt.want) {
+		if got := processSpec(sandbox.Process{UID: tt.uid}, appPlan{capabilities: podman}).Capabilities; !reflect.DeepEqual(*got, tt.want) {
 			t.Errorf("user %d has %+v", tt.uid, *got)
 		}
 	}
 	for _, never := range []string{"CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_NET_RAW", "CAP_MKNOD", "CAP_DAC_READ_SEARCH"} {
-		if slices.Contains(defaultCapabilities, never) {
+		if slices.Contains(podman, never) {
 			t.Errorf("%s is a default capability", never)
 		}
 	}
 }
 
 func TestDefaultSeccomp(t *testing.T) {
-	profile, err := defaultSeccomp()
+	profile, err := defaultSeccomp(podman)
 	if err != nil {
 		t.Fatal(err)
 	}

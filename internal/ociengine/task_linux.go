@@ -54,6 +54,8 @@ func (e *Engine) start(p *pod, process sandbox.Process) (_ *task, err error) {
 
 	n := strconv.FormatInt(p.next.Add(1), 10)
 	b := bundle{dir: filepath.Join(p.dir, n), name: e.containerName(p.spec.ID, n)}
+	f := e.facts(p, process.App, n)
+	b.cgroup = f.Cgroup
 	if err := os.Mkdir(b.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -62,10 +64,6 @@ func (e *Engine) start(p *pod, process sandbox.Process) (_ *task, err error) {
 			err = errors.Join(err, e.discard(p, b))
 		}
 	}()
-	f, err := e.facts(p, b.name)
-	if err != nil {
-		return nil, err
-	}
 	if err := b.write(containerSpec(p.spec.Apps[i], process, f)); err != nil {
 		return nil, err
 	}
@@ -91,8 +89,8 @@ func argsFor(p sandbox.Process, command string) []string {
 	return append([]string{command}, p.Args[1:]...)
 }
 
-// bundle is the directory and the name of one container.
-type bundle struct{ dir, name string }
+// bundle is the directory, the name and the cgroup of one container.
+type bundle struct{ dir, name, cgroup string }
 
 func (b bundle) path(name string) string { return filepath.Join(b.dir, name) }
 
@@ -219,7 +217,7 @@ func causeError(reason string) error {
 
 // discard removes what is left of a container.
 func (e *Engine) discard(p *pod, b bundle) error {
-	_, err := e.cgroups.remove(b.name)
+	_, err := e.cgroups.remove(b.cgroup)
 	return errors.Join(err, os.RemoveAll(filepath.Join(p.dir, runtimeDir, b.name)), os.RemoveAll(b.dir))
 }
 

@@ -54,8 +54,9 @@ type Engine interface {
 	Info() Info
 
 	// Check says whether this host can isolate such a pod, before anything of it is
-	// made: roots and mounts need not exist yet. Errors: ErrUnsupported, ErrBadPod.
-	Check(ctx context.Context, pod Pod) error
+	// made: roots and mounts need not exist yet. It tells what becomes of each isolator:
+	// the pod's, then each app's, in their order. Errors: ErrUnsupported, ErrBadPod.
+	Check(ctx context.Context, pod Pod) ([]Outcome, error)
 
 	// Create makes the isolation of a pod: its identity, network and mounts, but
 	// no process of an app. Roots exist, are mounted and on a writable file system,
@@ -140,7 +141,10 @@ type Pod struct {
 	ID       string // canonical UUID
 	Hostname string
 	Network  Network
+	Profile  Profile // "" is ProfileDefault
 	Apps     []App
+	// Isolators are for all apps together; at most one of a name.
+	Isolators []Isolator
 	// Annotations are the operator's for the pod, never an image's. Those that mean
 	// nothing to an engine are none of its business.
 	Annotations map[string]string
@@ -155,6 +159,9 @@ type App struct {
 	// OS is what the image is for, in the appc spec's words: "linux"; "" is the
 	// host's. OSVersion is the release that its programs expect, "14.3", or "".
 	OS, OSVersion string
+	// Isolators are for the processes of the app; at most one of a name. Resources are
+	// within the pod's.
+	Isolators []Isolator
 }
 
 // Mount binds a host directory or file into an app's root.

@@ -185,7 +185,7 @@ var podCases = []testCase{
 	}},
 	{"unknown network", "", func(t *testing.T, s *setup) {
 		s.pod.Network = "moon"
-		if err := s.engine.Check(t.Context(), s.pod); !errors.Is(err, sandbox.ErrUnsupported) {
+		if _, err := s.engine.Check(t.Context(), s.pod); !errors.Is(err, sandbox.ErrUnsupported) {
 			t.Errorf("Check = %v", err)
 		}
 		if err := s.engine.Create(t.Context(), s.pod); !errors.Is(err, sandbox.ErrUnsupported) {

@@ -44,12 +44,22 @@ type fakePod struct {
 func (e *fake) Info() sandbox.Info { return sandbox.Info{Name: "fake", DiesWithOwner: true} }
 
 // Check implements sandbox.Engine.
-func (e *fake) Check(_ context.Context, pod sandbox.Pod) error {
+func (e *fake) Check(_ context.Context, pod sandbox.Pod) (outcomes []sandbox.Outcome, err error) {
 	if pod.Network != sandbox.NetworkNone {
-		return fmt.Errorf("network %q: %w", pod.Network, sandbox.ErrUnsupported)
+		return nil, fmt.Errorf("network %q: %w", pod.Network, sandbox.ErrUnsupported)
 	}
-	return nil
+	for _, is := range pod.Isolators {
+		outcomes = append(outcomes, is.Outcome("", sandbox.Ignored, isolatesNothing))
+	}
+	for _, app := range pod.Apps {
+		for _, is := range app.Isolators {
+			outcomes = append(outcomes, is.Outcome(app.Name, sandbox.Ignored, isolatesNothing))
+		}
+	}
+	return outcomes, nil
 }
+
+const isolatesNothing = "the fake isolates nothing"
 
 // Create implements sandbox.Engine.
 func (e *fake) Create(ctx context.Context, pod sandbox.Pod) error {
@@ -61,7 +71,7 @@ func (e *fake) Create(ctx context.Context, pod sandbox.Pod) error {
 	case e.pods[pod.ID] != nil:
 		return fmt.Errorf("create pod %s: %w", pod.ID, sandbox.ErrExists)
 	}
-	if err := e.Check(ctx, pod); err != nil {
+	if _, err := e.Check(ctx, pod); err != nil {
 		return fmt.Errorf("create pod %s: %w", pod.ID, err)
 	}
 	e.pods[pod.ID] = &fakePod{spec: pod}
