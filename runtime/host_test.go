@@ -80,7 +80,7 @@ func openHost(root string, driver func(storage.Driver) storage.Driver, engine sa
 	}
 	h.Runtime = &Runtime{
 		Dir: filepath.Join(root, "pods"), Images: h.images, Volumes: h.named, Storage: wrapped, Engine: engine,
-		OS: "linux", Arch: "amd64", Grace: 5 * time.Second, BootID: "boot", Notice: h.note,
+		OS: "linux", Arch: "amd64", Grace: 5 * time.Second, BootID: "boot", Notice: h.note, Report: h.report,
 	}
 	return h, nil
 }
@@ -89,6 +89,13 @@ func (h *host) note(line string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.notices = append(h.notices, line)
+}
+
+// report notes what becomes of isolators, a line each.
+func (h *host) report(outcomes []sandbox.Outcome) {
+	for _, o := range outcomes {
+		h.note(fmt.Sprintf("%s|%s|%s|%s|%s", o.App, o.Isolator, o.Value, o.Status, o.Detail))
+	}
 }
 
 // noted gives what Notice was told since the last time.

@@ -196,7 +196,7 @@ func within(app, pod []sandbox.Isolator) (changed map[string]string) {
 				bounded.Limit = theirs.Limit
 			}
 			app[i].Value = bounded
-			changed[app[i].Name] = fmt.Sprintf("the pod's %d bounds it", theirs.Limit)
+			changed[app[i].Name] = fmt.Sprintf("the pod's limit of %s bounds it", sandbox.Isolator{Name: is.Name, Value: sandbox.Resource{Request: theirs.Limit, Limit: theirs.Limit}}.Text())
 		}
 	}
 	return changed
@@ -205,15 +205,15 @@ func within(app, pod []sandbox.Isolator) (changed map[string]string) {
 // limits are the decoded isolators of a pod and its apps, and what became of them so far.
 type limits struct {
 	pod       []sandbox.Isolator
-	apps      [][]sandbox.Isolator     // in the manifest's order
-	asked     map[string]sandbox.Value // by app and isolator, before the pod bounded it
-	bounded   map[string]string        // by app and isolator, how
+	apps      [][]sandbox.Isolator // in the manifest's order
+	asked     map[string]string    // by app and isolator: its value, before the pod bounded it
+	bounded   map[string]string    // by app and isolator: how the pod did
 	misplaced []sandbox.Outcome
 }
 
 // limits decodes the isolators of a pod that was reified. Errors: ErrInvalid.
 func (r *Runtime) limits(m *schema.PodManifest, images []*image.Image, o Options) (l limits, err error) {
-	l.asked, l.bounded = map[string]sandbox.Value{}, map[string]string{}
+	l.asked, l.bounded = map[string]string{}, map[string]string{}
 	pod, misplaced, err := decodeIsolators(m.Isolators, forPod)
 	if err != nil {
 		return l, err
@@ -236,7 +236,7 @@ func (r *Runtime) limits(m *schema.PodManifest, images []*image.Image, o Options
 			l.misplaced = append(l.misplaced, is.Outcome(name, sandbox.Ignored, "it is for pods, not for apps"))
 		}
 		for _, is := range own {
-			l.asked[key(name, is.Name)] = is.Value
+			l.asked[key(name, is.Name)] = is.Text()
 		}
 		for isolator, how := range within(own, pod) {
 			l.bounded[key(name, isolator)] = how
@@ -256,7 +256,7 @@ func (l limits) outcomes(engine []sandbox.Outcome) []sandbox.Outcome {
 		if !ok {
 			continue
 		}
-		o.Value = l.asked[key(o.App, o.Isolator)].String()
+		o.Value = l.asked[key(o.App, o.Isolator)]
 		if o.Status == sandbox.Enforced {
 			o.Status = sandbox.Modified
 		}

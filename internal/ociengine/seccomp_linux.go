@@ -42,7 +42,7 @@ var (
 // the minimum set required for app life-cycle).
 var runtimeCalls = []string{
 	"brk", "capget", "capset", "chdir", "clock_gettime", "close", "close_range", "dup3", "epoll_ctl", "epoll_pwait",
-	"execve", "exit", "exit_group", "faccessat", "faccessat2", "fchdir", "fchown", "fcntl", "fstat", "fstatfs", "futex",
+	"execve", "exit", "exit_group", "faccessat", "faccessat2", "fchdir", "fchown", "fcntl", "fstat", "fstatfs", "futex", "getcwd",
 	"getdents64", "getgid", "getpid", "getppid", "gettid", "getuid", "lseek", "lstat", "madvise", "mmap",
 	"mprotect", "munmap", "nanosleep", "newfstatat", "openat", "openat2", "prctl", "pread64", "read", "readlinkat",
 	"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sched_getaffinity", "sched_yield", "setgid", "setgroups", "setuid",

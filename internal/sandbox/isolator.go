@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -44,6 +43,14 @@ type Isolator struct {
 	Image bool
 }
 
+// Text is the value for people: processors are counted in cores.
+func (i Isolator) Text() string {
+	if r, ok := i.Value.(Resource); ok && i.Name == CPU {
+		return r.text(func(n int64) string { return strconv.FormatFloat(float64(n)/1000, 'f', -1, 64) })
+	}
+	return i.Value.String()
+}
+
 // Value is what an isolator is set to. String is for people.
 type Value interface{ String() string }
 
@@ -53,13 +60,17 @@ type Resource struct{ Request, Limit int64 }
 
 // String implements Value.
 func (r Resource) String() string {
+	return r.text(func(n int64) string { return strconv.FormatInt(n, 10) })
+}
+
+func (r Resource) text(amount func(int64) string) string {
 	switch {
 	case r.Limit == 0:
-		return fmt.Sprintf("request %d", r.Request)
+		return "request " + amount(r.Request)
 	case r.Request != r.Limit:
-		return fmt.Sprintf("request %d, limit %d", r.Request, r.Limit)
+		return "request " + amount(r.Request) + ", limit " + amount(r.Limit)
 	}
-	return strconv.FormatInt(r.Limit, 10)
+	return amount(r.Limit)
 }
 
 // Set are capabilities, as "CAP_CHOWN", or system calls and groups of them, as "mount"
@@ -124,7 +135,7 @@ const (
 type Outcome struct {
 	App      string `json:"app" doc:"name of the app, or empty for the pod"`
 	Isolator string `json:"isolator" doc:"name"`
-	Value    string `json:"value" doc:"what it asks for; processors in thousandths of a core, else bytes, and what is counted by the second"`
+	Value    string `json:"value" doc:"what it asks for: cores, bytes, and bytes or operations a second"`
 	Status   Status `json:"status" doc:"enforced, modified or ignored"`
 	Detail   string `json:"detail,omitempty" doc:"how it was modified, or why it is ignored" null:"if it is enforced as it says"`
 }
@@ -132,7 +143,7 @@ type Outcome struct {
 // Outcome is that of the isolator, for the pod ("") or an app: enforced if detail is
 // empty, and else what applies is.
 func (i Isolator) Outcome(app string, otherwise Status, detail string) Outcome {
-	o := Outcome{App: app, Isolator: i.Name, Value: i.Value.String(), Status: Enforced}
+	o := Outcome{App: app, Isolator: i.Name, Value: i.Text(), Status: Enforced}
 	if detail != "" {
 		o.Status, o.Detail = otherwise, detail
 	}

@@ -70,7 +70,7 @@ func (s Suite) Run(t *testing.T) {
 		isolates: info.Isolates, hostNetwork: info.HostNetwork, privateNetwork: info.PrivateNetwork,
 		terminal: info.Terminal, diesWithOwner: info.DiesWithOwner,
 	}
-	for _, c := range slices.Concat(processCases, streamCases, fileCases, commandCases, podCases, lifeCases, terminalCases) {
+	for _, c := range slices.Concat(processCases, streamCases, fileCases, commandCases, podCases, limitCases, lifeCases, terminalCases) {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			if c.needs != "" && !has[c.needs] {
 				t.Skipf("engine %s does not have %s", info.Name, c.needs)

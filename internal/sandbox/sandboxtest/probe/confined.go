@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -42,6 +43,10 @@ func init() {
 		"storm":       {1, storm},
 		"orphan":      {0, orphan},
 		"try":         {1, try},
+		"mkdir":       {1, func(_ System, args []string) error { return os.Mkdir(args[2], 0o755) }},
+		"bind":        {1, bind},
+		"hog-memory":  {1, hogMemory},
+		"hog-cpu":     {1, hogCPU},
 	}
 }
 
@@ -188,6 +193,67 @@ func dial(sys System, args []string) error {
 	defer conn.Close()
 	_, err = io.Copy(sys.Stdout, conn)
 	return err
+}
+
+// bind PORT listens there, and no more.
+func bind(_ System, args []string) error {
+	l, err := net.Listen("tcp4", "127.0.0.1:"+args[2])
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+// hog-memory MIB takes memory, a MiB at a time, and prints how many it has.
+func hogMemory(sys System, args []string) error {
+	most, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	for n := range most {
+		block, err := unix.Mmap(-1, 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+		if err != nil {
+			return err
+		}
+		for i := 0; i < len(block); i += 4096 {
+			block[i] = 1
+		}
+		if err := sys.print(n + 1); err != nil {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond) // FreeBSD looks once a second
+	}
+	return nil
+}
+
+// Usage is what hog-cpu prints, in seconds.
+type Usage struct{ CPU, Wall float64 }
+
+// hog-cpu SECONDS takes all the time that two processors have.
+func hogCPU(sys System, args []string) error {
+	seconds, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	end := began.Add(time.Duration(seconds) * time.Second)
+	var group sync.WaitGroup
+	for range 2 {
+		group.Go(func() {
+			for time.Now().Before(end) {
+				for i := range 1 << 16 {
+					_ = i
+				}
+			}
+		})
+	}
+	group.Wait()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return err
+	}
+	cpu := time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	return sys.print(Usage{CPU: cpu.Seconds(), Wall: time.Since(began).Seconds()})
 }
 
 const (
