@@ -59,7 +59,15 @@ func New(cfg Config) (*Engine, error) {
 func (e *Engine) Info() sandbox.Info { return Info() }
 
 // Check implements sandbox.Engine.
-func (e *Engine) Check(_ context.Context, spec sandbox.Pod) error {
+func (e *Engine) Check(_ context.Context, spec sandbox.Pod) ([]sandbox.Outcome, error) {
+	_, outcomes, err := planFor(spec, hostAbilities())
+	if err != nil {
+		return nil, err
+	}
+	return outcomes, e.check(spec)
+}
+
+func (e *Engine) check(spec sandbox.Pod) error {
 	_, refused := AnnotationParams(spec.Annotations)
 	if len(refused) > 0 {
 		return fmt.Errorf("%w: %w", sandbox.ErrBadPod, refused[0])
@@ -136,7 +144,8 @@ func (e *Engine) Create(ctx context.Context, spec sandbox.Pod) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(ctx.Err(), e.Check(ctx, spec), e.own()); err != nil {
+	plan, _, err := planFor(spec, hostAbilities())
+	if err := errors.Join(ctx.Err(), err, e.check(spec), e.own()); err != nil {
 		return fmt.Errorf("create pod %s: %w", spec.ID, err)
 	}
 	err = os.Mkdir(dir, 0o700)
@@ -147,7 +156,7 @@ func (e *Engine) Create(ctx context.Context, spec sandbox.Pod) (err error) {
 		return fmt.Errorf("create pod: %w", err)
 	}
 	e.forget(spec.ID) // one that another process has destroyed
-	p := &pod{spec: spec, dir: dir}
+	p := &pod{spec: spec, plan: plan, dir: dir}
 	if err := e.create(ctx, p); err != nil {
 		return errors.Join(fmt.Errorf("create pod %s: %w", spec.ID, err), e.Destroy(context.WithoutCancel(ctx), spec.ID))
 	}
@@ -209,14 +218,16 @@ func (p *pod) makeJail(opts Options) error {
 		return fmt.Errorf("jail_set: %w", err)
 	}
 	if p.spec.Network == sandbox.NetworkNone {
-		return upLoopback(p.jid)
+		if err := upLoopback(p.jid); err != nil {
+			return err
+		}
 	}
-	return nil
+	return p.apply()
 }
 
 func (e *Engine) options(p *pod) (opts Options, err error) {
 	opts = Options{
-		Path: filepath.Join(p.dir, rootDir), Allow: e.cfg.Allow, Annotations: p.spec.Annotations, Supports: supports,
+		Path: filepath.Join(p.dir, rootDir), Allow: e.cfg.Allow, Refuse: p.plan.refuse, Annotations: p.plan.annotations, Supports: supports,
 	}
 	if opts.DevfsRuleset, err = e.ruleset(p.spec); err != nil {
 		return opts, err

@@ -55,6 +55,15 @@ func leftovers(dir, podID string) (left []string, err error) {
 			left = append(left, "mount "+m.path)
 		}
 	}
+	limits, err := rules("")
+	if err != nil {
+		return nil, err
+	}
+	for _, rule := range limits {
+		if strings.Contains(rule, podID) || strings.Contains(rule, loginClass(podID, "")) {
+			left = append(left, "limit "+rule)
+		}
+	}
 	var alive []string
 	for j, err := range jails() {
 		if err != nil {

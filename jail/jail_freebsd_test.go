@@ -142,7 +142,8 @@ func TestBadPods(t *testing.T) {
 			f := newFixture(t)
 			maps.Copy(f.pod.Annotations, tt.annotations)
 			f.pod.Apps[0].OS, f.pod.Apps[0].OSVersion = tt.app.OS, tt.app.OSVersion
-			for what, err := range map[string]error{"Check": f.Check(t.Context(), f.pod), "Create": f.Create(t.Context(), f.pod)} {
+			_, checkErr := f.Check(t.Context(), f.pod)
+			for what, err := range map[string]error{"Check": checkErr, "Create": f.Create(t.Context(), f.pod)} {
 				if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
 					t.Errorf("%s = %v, want %v with %q", what, err, tt.want, tt.text)
 				}

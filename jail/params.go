@@ -4,8 +4,8 @@
 // This file turns a pod into the parameters of its jail and the mounts of its
 // apps. It is free of system calls and builds everywhere.
 //
-// Not for: which addresses a pod gets (internal/network), resource limits,
-// where root directories come from (internal/storage).
+// Not for: which addresses a pod gets (internal/network), where root directories
+// come from (internal/storage).
 package jail
 
 import (
@@ -66,8 +66,8 @@ type Options struct {
 	// OSRelease is what kern.osrelease says in the pod ("14.3-RELEASE"); "" is
 	// the host's, as Linux images want it.
 	OSRelease string
-	// SecureLevel is kern.securelevel in the pod: 1 to 3; 0 is the default of 2;
-	// -1 is the host's own.
+	// SecureLevel is kern.securelevel in the pod: 1 to 3; 0 is the profile's, by default
+	// 2, "highly secure mode" of security(7); -1 is the host's own.
 	SecureLevel int32
 	// HostSecureLevel is the host's kern.securelevel. A jail gets at least that,
 	// since jail_set(2) refuses less.
@@ -82,6 +82,9 @@ type Options struct {
 	// Allow names what the configuration permits beyond the default, as jail(8)
 	// does: "allow.raw_sockets".
 	Allow []string
+	// Refuse names permissions that the pod goes without, though the profile or Allow
+	// grants them.
+	Refuse []string
 	// Annotations are the pod's (not an image's). Those that AnnotationParams
 	// accepts win over the above; one that it refuses is an error.
 	Annotations map[string]string
@@ -303,6 +306,7 @@ func params(pod sandbox.Pod, opts Options) ([]Param, error) {
 	if len(refused) > 0 {
 		return nil, refused[0]
 	}
+	base := profiles[profileOf(pod)]
 	ps := []Param{
 		{"name", jailName(pod.ID)},
 		{"path", opts.Path},
@@ -310,12 +314,12 @@ func params(pod sandbox.Pod, opts Options) ([]Param, error) {
 		{"host.hostuuid", pod.ID},
 		{"persist", nil},
 		{"children.max", int32(0)},
-		{"securelevel", secureLevel(opts)},
-		{"enforce_statfs", enforceStatfs(opts)},
+		{"securelevel", cmp.Or(opts.SecureLevel, base.secureLevel)},
+		{"enforce_statfs", enforceStatfs(opts, base)},
 		{"devfs_ruleset", opts.DevfsRuleset},
-		{"sysvmsg", sysNew},
-		{"sysvsem", sysNew},
-		{"sysvshm", sysNew},
+		{"sysvmsg", base.sysV},
+		{"sysvsem", base.sysV},
+		{"sysvshm", base.sysV},
 	}
 	if opts.OSRelease != "" {
 		ps = append(ps, Param{"osrelease", opts.OSRelease})
@@ -339,21 +343,16 @@ func params(pod sandbox.Pod, opts Options) ([]Param, error) {
 	}
 	level := slices.IndexFunc(ps, func(p Param) bool { return p.Name == "securelevel" })
 	ps[level].Value = max(ps[level].Value.(int32), opts.HostSecureLevel)
-	flags, err := permit(opts, flagged)
+	flags, err := permit(opts, base, flagged)
 	return append(ps, flags...), err
 }
 
-func secureLevel(opts Options) int32 {
-	if opts.SecureLevel == 0 {
-		return 2 // "highly secure mode" of security(7)
-	}
-	return opts.SecureLevel
-}
-
-func enforceStatfs(opts Options) int32 {
+func enforceStatfs(opts Options, base profile) int32 {
 	switch {
 	case opts.EnforceStatfs != 0:
 		return opts.EnforceStatfs
+	case base.enforceStatfs != 0:
+		return base.enforceStatfs
 	case len(opts.Linux) > 0:
 		return 1
 	}
@@ -362,7 +361,7 @@ func enforceStatfs(opts Options) int32 {
 
 // permit gives a flag for every permission that the kernel has. The flags in set
 // come from annotations and win.
-func permit(opts Options, set map[string]bool) ([]Param, error) {
+func permit(opts Options, base profile, set map[string]bool) ([]Param, error) {
 	for _, name := range opts.Allow {
 		if !slices.ContainsFunc(permissions, func(p permission) bool { return p.name == name }) {
 			return nil, fmt.Errorf("%q cannot be allowed", name)
@@ -371,10 +370,12 @@ func permit(opts Options, set map[string]bool) ([]Param, error) {
 	flags := []Param{{"allow.nomount", nil}}
 	for _, p := range permissions {
 		grant, refuse := set[p.flag(true).Name], set[p.flag(false).Name]
+		refuse = refuse || !grant && slices.Contains(opts.Refuse, p.name)
 		asked := grant || !refuse && slices.Contains(opts.Allow, p.name)
+		given := !refuse && (p.standard || slices.Contains(base.allow, p.name))
 		switch {
 		case opts.Supports == nil || opts.Supports(p.name):
-			flags = append(flags, p.flag(asked || !refuse && p.standard))
+			flags = append(flags, p.flag(asked || given))
 		case asked:
 			return nil, fmt.Errorf("this kernel has no %s", p.name)
 		}
@@ -439,6 +440,8 @@ func check(pod sandbox.Pod, opts Options) error {
 		return errors.New("the ID is not a canonical UUID")
 	case len(pod.Hostname) > maxHostname || !hostnamePattern().MatchString(pod.Hostname):
 		return fmt.Errorf("%q is not a host name", pod.Hostname)
+	case profiles[profileOf(pod)].secureLevel == 0:
+		return fmt.Errorf("unknown profile %q", pod.Profile)
 	case opts.SecureLevel < -1 || opts.SecureLevel > 3:
 		return fmt.Errorf("securelevel %d is not from -1 to 3", opts.SecureLevel)
 	case opts.EnforceStatfs < 0 || opts.EnforceStatfs > 2:

@@ -44,6 +44,7 @@ const (
 // pod is a pod that this process owns.
 type pod struct {
 	spec  sandbox.Pod
+	plan  plan
 	dir   string
 	jid   int
 	tasks sync.WaitGroup // those that are waited for
@@ -225,7 +226,7 @@ func destroy(ctx context.Context, dir, id string) (err error) {
 	if err := releaseAddresses(ctx, dir); err != nil {
 		return err
 	}
-	if err := removeRules(jailName(id)); err != nil {
+	if err := removeRules(id); err != nil {
 		return err
 	}
 	return removeDir(dir)

@@ -147,17 +147,6 @@ func removeJail(jid int) error {
 	return nil
 }
 
-// removeRules removes the rules that rctl(8) has for a jail: they would outlive it.
-func removeRules(name string) error {
-	filter := append([]byte("jail:"+name), 0)
-	_, _, errno := unix.Syscall6(unix.SYS_RCTL_REMOVE_RULE, uintptr(unsafe.Pointer(&filter[0])), uintptr(len(filter)), 0, 0, 0, 0) //nolint:gosec // no wrapper in x/sys
-	// There are none, or the kernel counts no resources (kern.racct.enable).
-	if errno == 0 || errno == unix.ESRCH || errno == unix.ENOSYS || errno == unix.EOPNOTSUPP {
-		return nil
-	}
-	return fmt.Errorf("remove resource limits of jail %s: %w", name, errno)
-}
-
 // supports tells whether the kernel has a parameter of jails.
 func supports(parameter string) bool {
 	_, err := unix.SysctlRaw("security.jail.param." + parameter)

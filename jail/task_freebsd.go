@@ -82,10 +82,21 @@ func (p *pod) start(process sandbox.Process) (_ *task, err error) {
 			attr.Files = append(attr.Files, f)
 		}
 	}
+	limits := p.plan.apps[app.Name]
 	err = retryNotPermitted(func() (err error) {
-		t.process, err = os.StartProcess(command, process.Args, attr)
+		if limits.class != "" || limits.noNewPrivileges {
+			t.process, err = startLaunch(p.launchFor(limits, AppRoot("/", app.Name), command, process, groups), attr)
+		} else {
+			t.process, err = os.StartProcess(command, process.Args, attr)
+		}
 		return err
 	})
+	if err == nil && limits.protect {
+		if err = protect(t.process.Pid); err != nil {
+			_ = t.process.Kill()
+			_, _ = t.process.Wait()
+		}
+	}
 	if err != nil {
 		if t.console != nil {
 			_ = t.console.Close()
