@@ -34,6 +34,49 @@ var profiles = map[sandbox.Profile]profile{
 	},
 }
 
+// info is for sandbox.Info.
+func (p profile) info() string {
+	fields := []string{"securelevel " + strconv.Itoa(int(p.secureLevel)), "enforce_statfs 2, for Linux images 1", "System V IPC of its own"}
+	if p.secureLevel < 0 {
+		fields[0] = "securelevel of the host"
+	}
+	if p.enforceStatfs > 0 {
+		fields[1] = "enforce_statfs " + strconv.Itoa(int(p.enforceStatfs))
+	}
+	if p.sysV == sysDisable {
+		fields[2] = "no System V IPC"
+	}
+	var allowed []string
+	for _, permission := range permissions {
+		if permission.standard || slices.Contains(p.allow, permission.name) {
+			allowed = append(allowed, permission.name)
+		}
+	}
+	fields = append(fields, strings.Join(allowed, ", "))
+	if p.noNewPrivileges {
+		fields = append(fields, "no new privileges")
+	}
+	return strings.Join(fields, "; ")
+}
+
+// effects is for sandbox.Info.
+var effects = map[string]string{
+	sandbox.CPU:                "rctl `pcpu:deny`, in whole percents of a core",
+	sandbox.Memory:             "rctl `memoryuse:sigkill`; the kernel looks once a second",
+	sandbox.BlockBandwidth:     "rctl `readbps:throttle` and `writebps:throttle`, of file systems",
+	sandbox.BlockIOPS:          "rctl `readiops:throttle` and `writeiops:throttle`, likewise",
+	sandbox.CapabilitiesRetain: "permissions of the jail that all its apps give up: of NET_BIND_SERVICE `allow.reserved_ports`, and of IPC_LOCK, LINUX_IMMUTABLE, NET_ADMIN, NET_RAW, SETFCAP, SYSLOG, SYS_PTRACE, SYS_TIME what else was allowed",
+	sandbox.CapabilitiesRemove: "the same",
+	sandbox.SeccompRetain:      "only `@appc.io/all`, which is what there is",
+	sandbox.SeccompRemove:      "only `@appc.io/empty`, likewise",
+	sandbox.NoNewPrivileges:    "procctl `PROC_NO_NEW_PRIVS_CTL`, where the kernel has it",
+	sandbox.OOMScoreAdj:        "protect(1), for the operator's below 0",
+	sandbox.Sysctl:             "kern.osrelease and kern.securelevel, as parameters of the jail",
+	sandbox.FreeBSDRctl:        "rules for the jail: `{\"RESOURCE:ACTION\": \"AMOUNT\"}`, as in rctl(8), with plain numbers",
+	sandbox.FreeBSDCpuset:      "cpuset(2) of the jail: a list of processors, as `\"0-2,5\"`",
+	sandbox.FreeBSDJailParam:   "parameters of the jail, those that annotations may set: `{\"allow.mlock\": \"true\"}`",
+}
+
 // abilities are what the kernel of the host can do about isolators.
 type abilities struct {
 	racct           bool // resources are counted (kern.racct.enable)

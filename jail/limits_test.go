@@ -203,7 +203,9 @@ func TestProfileParams(t *testing.T) {
 			t.Errorf("%s: %s, %v\nwant %s", tt.profile, show(got), err, identity+tt.want)
 		}
 	}
-	pod, opts := with(func(p *sandbox.Pod, o *Options) { p.Profile = sandbox.ProfileRelaxed; o.Refuse = []string{"allow.raw_sockets", "allow.reserved_ports"} })
+	pod, opts := with(func(p *sandbox.Pod, o *Options) {
+		p.Profile, o.Refuse = sandbox.ProfileRelaxed, []string{"allow.raw_sockets", "allow.reserved_ports"}
+	})
 	if got, err := Params(pod, opts); err != nil || !strings.Contains(show(got), "allow.noraw_sockets allow.noread_msgbuf allow.noreserved_ports") {
 		t.Errorf("refused: %s, %v", show(got), err)
 	}
@@ -218,5 +220,36 @@ func TestLoginClass(t *testing.T) {
 func TestCPUMask(t *testing.T) {
 	if got, want := cpuMask([]int{0, 2, 9}, 4), []byte{5, 2, 0, 0}; !slices.Equal(got, want) {
 		t.Errorf("mask %v, want %v", got, want)
+	}
+}
+
+// samples are values of every isolator that take effect where any do.
+var samples = map[string]sandbox.Value{
+	sandbox.CPU: sandbox.Resource{Request: 100, Limit: 100}, sandbox.Memory: sandbox.Resource{Request: 1 << 20, Limit: 1 << 20},
+	sandbox.BlockBandwidth: sandbox.Resource{Request: 1, Limit: 1}, sandbox.BlockIOPS: sandbox.Resource{Request: 1, Limit: 1},
+	sandbox.NetworkBandwidth:   sandbox.Resource{Request: 1, Limit: 1},
+	sandbox.CapabilitiesRetain: sandbox.Set{}, sandbox.CapabilitiesRemove: sandbox.Set{Names: []string{"CAP_NET_BIND_SERVICE"}},
+	sandbox.SeccompRetain: sandbox.Set{Names: []string{"@appc.io/all"}}, sandbox.SeccompRemove: sandbox.Set{Names: []string{"@appc.io/empty"}},
+	sandbox.NoNewPrivileges: sandbox.Switch(true), sandbox.OOMScoreAdj: sandbox.Number(-1), sandbox.CPUShares: sandbox.Number(2),
+	sandbox.SELinuxContext: sandbox.Text("u:r:t:l"), sandbox.AppArmorProfile: sandbox.Text("p"),
+	sandbox.Sysctl: sandbox.Settings{"kern.securelevel": "3"}, sandbox.FreeBSDRctl: sandbox.Settings{"maxproc:deny": "1"},
+	sandbox.FreeBSDCpuset: sandbox.Text("0"), sandbox.FreeBSDJailParam: sandbox.Settings{"allow.mlock": "true"},
+}
+
+// Info lists the isolators that take effect, and no others.
+func TestInfoIsolators(t *testing.T) {
+	for _, name := range sandbox.Isolators() {
+		pod := plainPod()
+		is := []sandbox.Isolator{{Name: name, Value: samples[name]}}
+		if pod.Isolators = is; strings.HasPrefix(name, "os/linux/") {
+			pod.Isolators, pod.Apps[0].Isolators = nil, is
+		}
+		_, outcomes, err := planFor(pod, able)
+		if err != nil || len(outcomes) != 1 {
+			t.Fatalf("%s: %v, %v", name, outcomes, err)
+		}
+		if _, listed := Info().Isolators[name]; listed == (outcomes[0].Status == sandbox.Ignored) {
+			t.Errorf("%s is %s, listed: %v", name, outcomes[0].Status, listed)
+		}
 	}
 }

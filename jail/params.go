@@ -268,10 +268,15 @@ const devfsAnnotation = "jetpack/devfs-ruleset"
 // Info is what the engine says of itself (sandbox.Engine). Processes of a pod other
 // than those that were started in it go on when the owner dies, until Destroy.
 func Info() sandbox.Info {
-	return sandbox.Info{
+	info := sandbox.Info{
 		Name: "jail", Isolates: true, HostNetwork: true, PrivateNetwork: true, Terminal: true,
 		Emulates: []string{"linux"}, Annotations: []string{devfsAnnotation, annotationPrefix},
+		Isolators: effects, Profiles: map[sandbox.Profile]string{},
 	}
+	for name, p := range profiles {
+		info.Profiles[name] = p.info()
+	}
+	return info
 }
 
 // jailName is the name of a pod's jail. It has no dot, which would make it the

@@ -64,7 +64,7 @@ func (r *Runtime) reify(ctx context.Context, m *schema.PodManifest, strict bool)
 			return nil, err
 		}
 		images = append(images, img)
-		if err := r.checkApp(app, img, strict); err != nil {
+		if err := r.checkApp(app, img); err != nil {
 			return nil, err
 		}
 		if err := r.bindMountPoints(m, app, effectiveApp(app, img), strict); err != nil {
@@ -182,7 +182,7 @@ func effectiveApp(app *schema.RuntimeApp, img *image.Image) *types.App {
 // their limit.
 const maxName = 63
 
-func (r *Runtime) checkApp(app *schema.RuntimeApp, img *image.Image, strict bool) error {
+func (r *Runtime) checkApp(app *schema.RuntimeApp, img *image.Image) error {
 	if len(app.Name) > maxName {
 		return fmt.Errorf("%w: app name %q is longer than %d characters", ErrInvalid, app.Name, maxName)
 	}

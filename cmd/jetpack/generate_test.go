@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/jetpack-run/jetpack/internal/config"
 	"github.com/jetpack-run/jetpack/internal/platform"
+	"github.com/jetpack-run/jetpack/internal/sandbox"
 )
 
 var update = flag.Bool("update", false, "TestGenerated writes the files")
@@ -48,6 +50,7 @@ func TestGenerated(t *testing.T) {
 		writeTo(filepath.Join(man5, "jetpack.toml.5"), config.ManPage),
 		writeTo(filepath.Join(dir, "share/jetpack.toml.sample"), func(w io.Writer) error { return config.Sample(w, "freebsd") }),
 		writeTo(filepath.Join(dir, "docs/capabilities.md"), writeCapabilities),
+		writeTo(filepath.Join(dir, "docs/isolators.md"), writeIsolators),
 		writeTo(filepath.Join(dir, "docs/json.md"), writeSchemas),
 	); err != nil {
 		t.Fatal(err)
@@ -138,3 +141,49 @@ func capabilityTable[T any](infos []T) string {
 	}
 	return b.String()
 }
+
+// writeIsolators makes a table of what each engine does about each isolator, and of what
+// the profiles mean.
+func writeIsolators(w io.Writer) error {
+	_, engines := platform.Backends()
+	var b strings.Builder
+	b.WriteString(isolatorsIntro)
+	head := func(first string) {
+		cells, rule := []string{first}, []string{"---"}
+		for _, e := range engines {
+			cells, rule = append(cells, map[string]string{"oci": "Linux", "jail": "FreeBSD"}[e.Name]), append(rule, "---")
+		}
+		fmt.Fprintf(&b, "| %s |\n| %s |\n", strings.Join(cells, " | "), strings.Join(rule, " | "))
+	}
+	head("Isolator")
+	for _, name := range sandbox.Isolators() {
+		b.WriteString("| `" + name + "` |")
+		for _, e := range engines {
+			b.WriteString(" " + cmp.Or(e.Isolators[name], "ignored") + " |")
+		}
+		b.WriteByte('\n')
+	}
+	b.WriteString("\n## Profiles\n\nWhat a pod has by `--profile` or `pod.profile`, where no isolator says otherwise.\n\n")
+	head("Profile")
+	for _, name := range sandbox.Profiles() {
+		b.WriteString("| " + string(name) + " |")
+		for _, e := range engines {
+			b.WriteString(" " + e.Profiles[name] + " |")
+		}
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+const isolatorsIntro = `# Isolators
+
+Made by ` + "`make generate`" + `; see the appc specification for the values. A pod's are given by
+` + "`--memory`, `--cpus`" + ` or a pod manifest, an app's by ` + "`--isolator`" + `, its image or the pod manifest. What becomes
+of each is told when a pod is made and when it starts, and shown by ` + "`pod inspect`" + `: enforced,
+modified or ignored, the latter two with the reason; ` + "`--strict`" + ` refuses both. An app's resources are
+within its pod's. An image's isolators take from what the profile gives and add nothing to it; the
+operator's do as they say. Of several of one name the last one counts. Amounts have the suffixes
+k, M, G, T, P, E of 1000 and Ki, Mi, Gi, Ti, Pi, Ei of 1024; those of ` + "`--memory`" + ` are of 1024.
+
+`

@@ -72,7 +72,14 @@ func New(cfg Config) (*Engine, error) {
 
 // Info implements sandbox.Engine.
 func (e *Engine) Info() sandbox.Info {
-	return sandbox.Info{Name: "oci", DiesWithOwner: true, Isolates: true, HostNetwork: true, PrivateNetwork: true, Terminal: true}
+	info := sandbox.Info{
+		Name: "oci", DiesWithOwner: true, Isolates: true, HostNetwork: true, PrivateNetwork: true, Terminal: true,
+		Isolators: effects, Profiles: map[sandbox.Profile]string{},
+	}
+	for name, p := range profiles {
+		info.Profiles[name] = p.info()
+	}
+	return info
 }
 
 // RuntimeVersion is the first line that the runtime prints of its version:

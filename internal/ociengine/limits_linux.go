@@ -34,6 +34,31 @@ var profiles = map[sandbox.Profile]profile{
 	sandbox.ProfileRelaxed: {Capabilities: slices.Concat(podman, []string{"CAP_AUDIT_WRITE", "CAP_MKNOD", "CAP_NET_RAW"})},
 }
 
+// info is for sandbox.Info.
+func (p profile) info() string {
+	text := "capabilities " + strings.ReplaceAll(strings.Join(p.Capabilities, ", "), "CAP_", "")
+	if p.NoNewPrivileges {
+		text += "; no new privileges"
+	}
+	return text + "; moby's default seccomp profile for these"
+}
+
+// effects is for sandbox.Info.
+var effects = map[string]string{
+	sandbox.CPU:                "the cgroups' CPU quota; a request is their weight",
+	sandbox.Memory:             "the cgroups' limit of memory, with swap where that is counted: the kernel ends a process that goes beyond it; a request is protected from reclaim",
+	sandbox.BlockBandwidth:     "the cgroups' limit for the disk that the root is on; with version 1, not of writes that the kernel caches",
+	sandbox.BlockIOPS:          "the same, of operations",
+	sandbox.CapabilitiesRetain: "the bounding set, and root's other sets; of an image's, those that the profile has; never CAP_SYS_PTRACE",
+	sandbox.CapabilitiesRemove: "the same, the profile's less these",
+	sandbox.SeccompRetain:      "a filter in place of the profile's, with what it takes to start and end a program; an image's narrows the profile's. `@appc.io/all` is no filter. Groups: `@docker/default-whitelist`, `@rkt/default-whitelist`",
+	sandbox.SeccompRemove:      "the profile's filter less these. `@appc.io/empty` is the profile's. Groups: `@docker/default-blacklist`, `@rkt/default-blacklist`",
+	sandbox.NoNewPrivileges:    "the process's no_new_privs",
+	sandbox.OOMScoreAdj:        "the process's oom_score_adj; an image's only upwards",
+	sandbox.CPUShares:          "the weight of the app's cgroup, among the apps of the pod",
+	sandbox.Sysctl:             "those of the pod's own namespaces: net (but with `--net host`), fs.mqueue and System V IPC",
+}
+
 var podman = []string{
 	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE",
 	"CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
@@ -330,8 +355,12 @@ func deviceOf(dir string) (blockDevice, error) {
 	if err != nil {
 		return blockDevice{}, err
 	}
-	if _, err := os.Stat(filepath.Join(sys, "partition")); err != nil {
+	_, err = os.Stat(filepath.Join(sys, "partition"))
+	if errors.Is(err, fs.ErrNotExist) {
 		return blockDevice{major, minor}, nil
+	}
+	if err != nil {
+		return blockDevice{}, err
 	}
 	data, err := os.ReadFile(filepath.Join(path.Dir(sys), "dev"))
 	if err != nil {

@@ -32,6 +32,15 @@ const (
 	FreeBSDJailParam = "os/freebsd/jail-param" // Settings: parameter to value
 )
 
+// Isolators are the names of all.
+func Isolators() []string {
+	return []string{
+		CPU, Memory, BlockBandwidth, BlockIOPS, NetworkBandwidth, CapabilitiesRetain, CapabilitiesRemove, SeccompRetain,
+		SeccompRemove, NoNewPrivileges, OOMScoreAdj, CPUShares, SELinuxContext, AppArmorProfile, Sysctl, FreeBSDRctl,
+		FreeBSDCpuset, FreeBSDJailParam,
+	}
+}
+
 // Isolator is a limit or a privilege that is asked for a pod or an app.
 type Isolator struct {
 	Name string

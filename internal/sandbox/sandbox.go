@@ -122,6 +122,11 @@ type Info struct {
 	Emulates []string
 	// Annotations are those of a pod that it heeds: names, or prefixes that end in a slash.
 	Annotations []string
+	// Isolators tells, for a table, how each that can take effect does so; others are
+	// ignored. What this host can do, Check says.
+	Isolators map[string]string
+	// Profiles tells what each profile means.
+	Profiles map[Profile]string
 }
 
 // Network is what of the network a pod sees.
