@@ -39,6 +39,15 @@ var limitCases = []testCase{
 		s.pod.Apps[0].Isolators = []sandbox.Isolator{{Name: sandbox.CPU, Value: sandbox.Resource{Request: 200, Limit: 200}}}
 		s.enforce(t).hogCPU(t, 0.2)
 	}},
+	{"bandwidth of a disk", isolates, func(t *testing.T, s *setup) {
+		s.pod.Isolators = []sandbox.Isolator{{Name: sandbox.BlockBandwidth, Value: sandbox.Resource{Request: 2 << 20, Limit: 2 << 20}}}
+		var took float64
+		s.enforce(t).ask(t, process("a", "hog-disk", "/tmp/file", "8"), &took)
+		t.Logf("8 MiB at 2 a second took %.2f seconds", took)
+		if took < 2 {
+			t.Errorf("8 MiB at 2 a second took %.2f seconds", took)
+		}
+	}},
 	{"set-id programs", isolates, func(t *testing.T, s *setup) {
 		s.setID(t)
 		if got := s.create(t).effectiveUser(t); got != 0 {

@@ -47,6 +47,7 @@ func init() {
 		"bind":        {1, bind},
 		"hog-memory":  {1, hogMemory},
 		"hog-cpu":     {1, hogCPU},
+		"hog-disk":    {2, hogDisk},
 	}
 }
 
@@ -254,6 +255,31 @@ func hogCPU(sys System, args []string) error {
 	}
 	cpu := time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	return sys.print(Usage{CPU: cpu.Seconds(), Wall: time.Since(began).Seconds()})
+}
+
+// hog-disk FILE MIB writes a file, past the kernel's cache, and prints how many seconds
+// that took.
+func hogDisk(sys System, args []string) (err error) {
+	size, err := strconv.Atoi(args[3])
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Open(args[2], unix.O_WRONLY|unix.O_CREAT|unix.O_DIRECT|unix.O_SYNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	block, err := unix.Mmap(-1, 0, 1<<18, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE) // aligned
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	for range size * 4 {
+		if _, err := unix.Write(fd, block); err != nil {
+			return err
+		}
+	}
+	return sys.print(time.Since(began).Seconds())
 }
 
 const (
