@@ -47,7 +47,7 @@ func (p profile) info() string {
 var effects = map[string]string{
 	sandbox.CPU:                "the cgroups' CPU quota; a request is their weight",
 	sandbox.Memory:             "the cgroups' limit of memory, with swap where that is counted: the kernel ends a process that goes beyond it; a request is protected from reclaim",
-	sandbox.BlockBandwidth:     "the cgroups' limit for the disk that the root is on; with version 1, not of writes that the kernel caches",
+	sandbox.BlockBandwidth:     "the cgroups' limit for the disk that the root is on; with version 1, of each process, and not of writes that the kernel caches",
 	sandbox.BlockIOPS:          "the same, of operations",
 	sandbox.CapabilitiesRetain: "the bounding set, and root's other sets; of an image's, those that the profile has; never CAP_SYS_PTRACE",
 	sandbox.CapabilitiesRemove: "the same, the profile's less these",
@@ -85,6 +85,7 @@ type limits struct {
 	bandwidth, iops int64
 	shares          int64
 	device          blockDevice // that bandwidth and iops are of
+	flat            bool        // bandwidth and iops do not hold for cgroups below
 	withSwap        bool        // memory is to bound swap, too
 }
 
@@ -244,8 +245,8 @@ func (r *planner) blockLimit(l *limits) (detail string, otherwise sandbox.Status
 		return err.Error(), sandbox.Ignored
 	}
 	l.device = device
-	if !r.host.unified {
-		return "with cgroups of version 1, writes that the kernel caches are not bounded", sandbox.Modified
+	if l.flat = !r.host.unified; l.flat {
+		return "with cgroups of version 1 each process and its descendants have as much, and writes that the kernel caches are not bounded", sandbox.Modified
 	}
 	return "", sandbox.Enforced
 }
@@ -426,6 +427,15 @@ func (l limits) within(pod limits) limits {
 	if l.memory.Limit == 0 {
 		l.memory, l.withSwap = pod.memory, pod.withSwap
 	}
+	if l.bandwidth == 0 {
+		l.bandwidth = pod.bandwidth
+	}
+	if l.iops == 0 {
+		l.iops = pod.iops
+	}
+	if l.device == (blockDevice{}) {
+		l.device, l.flat = pod.device, pod.flat
+	}
 	return l
 }
 
@@ -442,5 +452,20 @@ func (l limits) spec() *specs.LinuxResources {
 		quota, period := l.quota()
 		r.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
 	}
+	if l.flat {
+		r.BlockIO = &specs.LinuxBlockIO{
+			ThrottleReadBpsDevice: l.throttle(l.bandwidth), ThrottleWriteBpsDevice: l.throttle(l.bandwidth),
+			ThrottleReadIOPSDevice: l.throttle(l.iops), ThrottleWriteIOPSDevice: l.throttle(l.iops),
+		}
+	}
 	return r
+}
+
+func (l limits) throttle(rate int64) []specs.LinuxThrottleDevice {
+	if rate == 0 {
+		return nil
+	}
+	d := specs.LinuxThrottleDevice{Rate: uint64(rate)}
+	d.Major, d.Minor = l.device.major, l.device.minor
+	return []specs.LinuxThrottleDevice{d}
 }
