@@ -51,6 +51,7 @@ func TestGenerated(t *testing.T) {
 		writeTo(filepath.Join(dir, "share/jetpack.toml.sample"), func(w io.Writer) error { return config.Sample(w, "freebsd") }),
 		writeTo(filepath.Join(dir, "docs/capabilities.md"), writeCapabilities),
 		writeTo(filepath.Join(dir, "docs/isolators.md"), writeIsolators),
+		writeTo(filepath.Join(dir, "docs/security.md"), writeSecurity),
 		writeTo(filepath.Join(dir, "docs/json.md"), writeSchemas),
 	); err != nil {
 		t.Fatal(err)
@@ -142,38 +143,50 @@ func capabilityTable[T any](infos []T) string {
 	return b.String()
 }
 
-// writeIsolators makes a table of what each engine does about each isolator, and of what
-// the profiles mean.
+// writeIsolators makes a table of what each engine does about each isolator.
 func writeIsolators(w io.Writer) error {
+	_, err := io.WriteString(w, isolatorsIntro+engineTable("Isolator", sandbox.Isolators(), func(e sandbox.Info, name string) string {
+		return cmp.Or(e.Isolators[name], "ignored")
+	}))
+	return err
+}
+
+// writeSecurity puts a table of the profiles in its place.
+func writeSecurity(w io.Writer) error {
+	text, err := os.ReadFile("../../docs/security.md")
+	if err != nil {
+		return err
+	}
+	const begin, end = "<!-- made by 'make generate' -->\n", "<!-- end -->\n"
+	before, rest, ok := strings.Cut(string(text), begin)
+	_, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		return errors.New("docs/security.md has no place for the profiles")
+	}
+	table := engineTable("Profile", sandbox.Profiles(), func(e sandbox.Info, name sandbox.Profile) string { return e.Profiles[name] })
+	_, err = io.WriteString(w, before+begin+table+end+after)
+	return err
+}
+
+// engineTable has a column for each engine.
+func engineTable[T ~string](first string, names []T, cell func(sandbox.Info, T) string) string {
 	_, engines := platform.Backends()
 	var b strings.Builder
-	b.WriteString(isolatorsIntro)
-	head := func(first string) {
-		cells, rule := []string{first}, []string{"---"}
-		for _, e := range engines {
-			cells, rule = append(cells, map[string]string{"oci": "Linux", "jail": "FreeBSD"}[e.Name]), append(rule, "---")
-		}
-		fmt.Fprintf(&b, "| %s |\n| %s |\n", strings.Join(cells, " | "), strings.Join(rule, " | "))
+	rule := "| --- |"
+	b.WriteString("| " + first + " |")
+	for _, e := range engines {
+		b.WriteString(" " + map[string]string{"oci": "Linux", "jail": "FreeBSD"}[e.Name] + " |")
+		rule += " --- |"
 	}
-	head("Isolator")
-	for _, name := range sandbox.Isolators() {
-		b.WriteString("| `" + name + "` |")
+	b.WriteString("\n" + rule + "\n")
+	for _, name := range names {
+		b.WriteString("| `" + string(name) + "` |")
 		for _, e := range engines {
-			b.WriteString(" " + cmp.Or(e.Isolators[name], "ignored") + " |")
+			b.WriteString(" " + cell(e, name) + " |")
 		}
 		b.WriteByte('\n')
 	}
-	b.WriteString("\n## Profiles\n\nWhat a pod has by `--profile` or `pod.profile`, where no isolator says otherwise.\n\n")
-	head("Profile")
-	for _, name := range sandbox.Profiles() {
-		b.WriteString("| " + string(name) + " |")
-		for _, e := range engines {
-			b.WriteString(" " + e.Profiles[name] + " |")
-		}
-		b.WriteByte('\n')
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return b.String()
 }
 
 const isolatorsIntro = `# Isolators
