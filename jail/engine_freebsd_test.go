@@ -55,7 +55,7 @@ func leftovers(dir, podID string) (left []string, err error) {
 			left = append(left, "mount "+m.path)
 		}
 	}
-	limits, err := rules("")
+	limits, err := rules(":")
 	if err != nil {
 		return nil, err
 	}

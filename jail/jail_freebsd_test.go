@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -149,6 +151,60 @@ func TestBadPods(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What the operator's isolators ask of a jail is there, and gone with the pod, whoever
+// destroys it.
+func TestIsolators(t *testing.T) {
+	f := newFixture(t)
+	other := f.pod.Apps[0]
+	other.Name, other.Root = "other", t.TempDir()
+	other.Isolators = []sandbox.Isolator{{Name: sandbox.Memory, Value: sandbox.Resource{Request: 1 << 30, Limit: 1 << 30}}}
+	f.pod.Apps = append(f.pod.Apps, other)
+	f.pod.Isolators = []sandbox.Isolator{
+		{Name: sandbox.FreeBSDCpuset, Value: sandbox.Text("0")},
+		{Name: sandbox.FreeBSDRctl, Value: sandbox.Settings{"maxproc:deny": "50"}},
+		{Name: sandbox.FreeBSDJailParam, Value: sandbox.Settings{"allow.mlock": "true"}},
+		{Name: sandbox.Sysctl, Value: sandbox.Settings{"kern.securelevel": "3"}},
+	}
+	outcomes, err := f.Check(t.Context(), f.pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range outcomes {
+		if o.Status == sandbox.Ignored {
+			t.Skipf("%s is ignored: %s", o.Isolator, o.Detail)
+		}
+	}
+	f.create(t)
+	name := jailName(f.pod.ID)
+	for parameter, want := range map[string]string{"allow.mlock": "true", "securelevel": "3"} {
+		if got := f.parameter(t, parameter); got != want {
+			t.Errorf("%s is %s, want %s", parameter, got, want)
+		}
+	}
+	if out, err := exec.CommandContext(t.Context(), "cpuset", "-g", "-j", strconv.Itoa(f.pods[f.pod.ID].jid)).Output(); err != nil || !strings.HasSuffix(strings.TrimSpace(string(out)), "mask: 0") {
+		t.Errorf("processors: %s, %v", out, err)
+	}
+	limits, err := rules(":")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"jail:" + name + ":maxproc:deny=50", "loginclass:" + loginClass(f.pod.ID, "1") + ":memoryuse:sigkill=1073741824"} {
+		if !slices.Contains(limits, want) {
+			t.Errorf("no rule %s in %q", want, limits)
+		}
+	}
+	second, err := suite.New(f.cfg.StateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Destroy(t.Context(), f.pod.ID); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := leftovers(f.cfg.StateDir, f.pod.ID); err != nil || len(left) > 0 {
+		t.Errorf("left after Destroy: %q, %v", left, err)
 	}
 }
 
