@@ -1,11 +1,13 @@
 package jail
 
 import (
-	"encoding/json"
+	"encoding/gob"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -153,23 +155,30 @@ type launch struct {
 
 const launchName = "jetpack-launch"
 
+// The descriptors of a launch beside those of the process. Its order is not among its
+// arguments, which other users of the host see (ps(1)).
+const (
+	launchReport = 3
+	launchOrder  = 4
+)
+
 func init() {
 	reexec.Register(launchName, func() {
-		report := os.NewFile(3, "report")
-		unix.CloseOnExec(3)
-		err := launchMain(os.Args[1])
+		unix.CloseOnExec(launchReport)
+		unix.CloseOnExec(launchOrder)
+		err := launchMain(os.NewFile(launchOrder, "order"))
 		var errno syscall.Errno
 		errors.As(err, &errno)
-		fmt.Fprintf(report, "%d %v", errno, err) // nobody is there to read it if that fails
+		fmt.Fprintf(os.NewFile(launchReport, "report"), "%d %v", errno, err) // nobody is there to read it if that fails
 		os.Exit(1)
 	})
 }
 
 // launchMain returns only on failure.
-func launchMain(text string) error {
+func launchMain(order io.Reader) error {
 	var l launch
-	if err := json.Unmarshal([]byte(text), &l); err != nil {
-		return err
+	if err := gob.NewDecoder(order).Decode(&l); err != nil {
+		return fmt.Errorf("read order: %w", err)
 	}
 	// What it has of the host no process of the pod may look into (own).
 	how := int32(traceDisableTillExec)
@@ -207,26 +216,27 @@ func launchMain(text string) error {
 
 // startLaunch starts a process through a launch and returns once it executes the program.
 // attr is for the launch: its files and its session.
-func startLaunch(l launch, attr *os.ProcAttr) (*os.Process, error) {
-	text, err := json.Marshal(l)
-	if err != nil {
-		return nil, err
-	}
-	report, theirs, err := os.Pipe()
+func startLaunch(l launch, attr *os.ProcAttr) (_ *os.Process, err error) {
+	report, theirReport, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = report.Close() }() // it was only read
-	own := *attr
-	own.Dir, own.Env = "/", []string{} // nothing of the app's is to steer it
-	own.Files = append(own.Files[:len(own.Files):len(own.Files)], theirs)
-	sys := *attr.Sys
-	sys.Jail, sys.Chroot, sys.Credential = 0, "", nil
-	own.Sys = &sys
-	process, err := os.StartProcess(reexec.Self(), []string{launchName, string(text)}, &own)
-	if err := errors.Join(err, theirs.Close()); err != nil {
-		return nil, err
+	theirOrder, order, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, theirReport.Close())
 	}
+	own, sys := *attr, *attr.Sys
+	sys.Jail, sys.Chroot, sys.Credential = 0, "", nil
+	own.Dir, own.Env, own.Sys = "/", []string{}, &sys // nothing of the app's is to steer it
+	own.Files = slices.Concat(attr.Files, []*os.File{theirReport, theirOrder})
+	process, err := os.StartProcess(reexec.Self(), []string{launchName}, &own)
+	if err := errors.Join(err, theirReport.Close(), theirOrder.Close()); err != nil {
+		return nil, errors.Join(err, order.Close())
+	}
+	// If it does not read that, it says why.
+	_ = gob.NewEncoder(order).Encode(l)
+	_ = order.Close()
 	answer := make([]byte, 4096)
 	n, _ := report.Read(answer) // nothing: it was executed, or killed, which Wait will tell
 	if n == 0 {

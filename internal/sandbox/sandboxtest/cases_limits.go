@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"syscall"
 	"testing"
@@ -130,6 +131,44 @@ var limitCases = []testCase{
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("outcomes of %q, want %q", got, want)
+		}
+	}},
+	{"processes of profile strict are like others", isolates, func(t *testing.T, s *setup) {
+		type seen struct {
+			Args, Env []string
+			Dir       string
+			Process   probe.Process
+			FDs       []int
+		}
+		look := func() (all seen) {
+			p := process("a", "args", "\xff", "two words", "")
+			p.Env, p.Dir = append(p.Env, "BAD=\xff", "GODEBUG=asyncpreemptoff=1"), "/work dir"
+			p.UID, p.GID, p.Groups = 1000, 1001, []uint32{1002, 1003}
+			for _, c := range []struct {
+				command string
+				into    any
+			}{{"args", &all.Args}, {"env", &all.Env}, {"cwd", &all.Dir}, {"process", &all.Process}, {"fds", &all.FDs}} {
+				p.Args[1] = c.command
+				s.ask(t, p, c.into)
+			}
+			slices.Sort(all.Env)
+			for name, want := range map[string]error{"/nothing": sandbox.ErrCommandNotFound, "/name": sandbox.ErrCommandNotExecutable} {
+				p.Args[0] = name
+				if _, err := s.engine.Start(t.Context(), s.pod.ID, p); !errors.Is(err, want) {
+					t.Errorf("Start %s = %v, want %v", name, err, want)
+				}
+			}
+			if err := s.engine.Destroy(t.Context(), s.pod.ID); err != nil {
+				t.Fatal(err)
+			}
+			return all
+		}
+		s.create(t)
+		others := look()
+		s.pod.Profile = sandbox.ProfileStrict
+		s.create(t)
+		if got := look(); !reflect.DeepEqual(got, others) {
+			t.Errorf("strict: %+v\nothers: %+v", got, others)
 		}
 	}},
 	{"profile strict", isolates, func(t *testing.T, s *setup) {
