@@ -211,8 +211,8 @@ type limits struct {
 	misplaced []sandbox.Outcome
 }
 
-// limits decodes the isolators of a pod that was reified. Errors: ErrInvalid.
-func (r *Runtime) limits(m *schema.PodManifest, images []*image.Image, o Options) (l limits, err error) {
+// limitsOf decodes the isolators of a pod that was reified. Errors: ErrInvalid.
+func limitsOf(m *schema.PodManifest, images []*image.Image, o Options) (l limits, err error) {
 	l.asked, l.bounded = map[string]string{}, map[string]string{}
 	pod, misplaced, err := decodeIsolators(m.Isolators, forPod)
 	if err != nil {
@@ -271,7 +271,7 @@ func (l limits) outcomes(engine []sandbox.Outcome) []sandbox.Outcome {
 // what becomes of its isolators, and with strict refuses what is not enforced as it says.
 // Errors: ErrInvalid, those of the engine.
 func (r *Runtime) check(ctx context.Context, m *schema.PodManifest, images []*image.Image, o Options, strict bool) ([]sandbox.Outcome, error) {
-	l, err := r.limits(m, images, o)
+	l, err := limitsOf(m, images, o)
 	if err != nil {
 		return nil, err
 	}

@@ -180,7 +180,7 @@ func (p *Pod) start(ctx context.Context, images []*image.Image, stdio IO) (_ *Ru
 	if err != nil {
 		return nil, err
 	}
-	l, err := p.rt.limits(p.Manifest, images, p.Options)
+	l, err := limitsOf(p.Manifest, images, p.Options)
 	if err != nil {
 		return nil, err
 	}

@@ -59,6 +59,7 @@ var effects = map[string]string{
 	sandbox.Sysctl:             "those of the pod's own namespaces: net (but with `--net host`), fs.mqueue and System V IPC",
 }
 
+// podman are the capabilities that podman gives by default.
 var podman = []string{
 	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE",
 	"CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
