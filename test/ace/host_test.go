@@ -120,6 +120,9 @@ func validatorImage(t *testing.T, goos, role string) []byte {
 func (h *host) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(h.bin, args...)
 	cmd.Env = append(os.Environ(), "JETPACK_CONFIG="+h.config)
+	// Like daemons and commands of several users: the scheduler of Linux shares the processors
+	// between sessions (sched(7), "The autogroup feature").
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	return cmd
 }
 
@@ -147,7 +150,6 @@ func (h *host) with(t *testing.T) *host {
 func (h *host) serveMetadata() {
 	h.t.Helper()
 	cmd := h.command("mds", "serve")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		h.t.Fatal(err)

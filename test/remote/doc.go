@@ -9,7 +9,7 @@
 // Each argument is packages and what 'go test' is told about them; without any it is
 // all of them. The tests find in their environment
 //
-//	JETPACK_TEST_BIN   a directory with the programs that they would build
+//	JETPACK_TEST_BIN   a directory with the programs that they would build, and files of modules
 //	JETPACK_TEST_ZFS   an empty ZFS dataset, where the machine has ZFS
 //	JETPACK_TEST_LO    a loopback interface, on FreeBSD
 //	TMPDIR             a directory that is removed at the end

@@ -19,9 +19,21 @@ import (
 // programs are what tests run besides themselves, by the name that
 // testenv.Program gives them.
 var programs = map[string]string{
-	"jetpack": "./cmd/jetpack",
-	"ac-mdc":  "./cmd/ac-mdc",
-	"probe":   "./internal/sandbox/sandboxtest/probe/cmd",
+	"jetpack":       "./cmd/jetpack",
+	"ac-mdc":        "./cmd/ac-mdc",
+	"probe":         "./internal/sandbox/sandboxtest/probe/cmd",
+	"ace-validator": "github.com/appc/spec/ace",
+}
+
+// linuxPrograms are those that testenv.ProgramFor gives for Linux elsewhere.
+var linuxPrograms = map[string]string{
+	"ace-validator-linux": "github.com/appc/spec/ace",
+}
+
+// moduleFiles are what testenv.ModuleFile gives, of the module of that name.
+var moduleFiles = map[string]string{
+	"ace/image_manifest_main.json.in":     "github.com/appc/spec",
+	"ace/image_manifest_sidekick.json.in": "github.com/appc/spec",
 }
 
 type options struct {
@@ -77,24 +89,16 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
 	build := append(os.Environ(), "CGO_ENABLED=0", "GOOS="+h.os, "GOARCH="+h.arch)
-	bin := filepath.Join(temp, "bin")
-	for name, pkg := range programs {
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", filepath.Join(bin, name), pkg)
-		cmd.Env, cmd.Stderr = build, os.Stderr
-		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("build %s: %w", pkg, err)
-		}
+	files, err := gather(ctx, temp, build, h)
+	if err != nil {
+		return err
 	}
 	sources, err := output(ctx, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
 	if err != nil {
 		return err
 	}
-	files := map[string]string{}
 	for _, name := range strings.Split(strings.TrimRight(sources, "\x00"), "\x00") {
 		files["src/"+name] = filepath.Join(top, name)
-	}
-	for name := range programs {
-		files["bin/"+name] = filepath.Join(bin, name)
 	}
 	h.remote.Top = top
 	if err := h.remote.send(ctx, files); err != nil {
@@ -105,6 +109,38 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	return test(ctx, o, h, build, h.uname+", "+commit)
+}
+
+// gather builds the programs in a directory, and gives the files that go to bin there.
+func gather(ctx context.Context, dir string, env []string, h *host) (map[string]string, error) {
+	files := map[string]string{}
+	build := func(programs map[string]string, env []string) error {
+		for name, pkg := range programs {
+			files["bin/"+name] = filepath.Join(dir, name)
+			cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", files["bin/"+name], pkg)
+			cmd.Env, cmd.Stderr = env, os.Stderr
+			if err := cmd.Run(); err != nil {
+				return fmt.Errorf("build %s: %w", pkg, err)
+			}
+		}
+		return nil
+	}
+	if err := build(programs, env); err != nil {
+		return nil, err
+	}
+	if h.os != "linux" {
+		if err := build(linuxPrograms, append(env, "GOOS=linux")); err != nil {
+			return nil, err
+		}
+	}
+	for path, module := range moduleFiles {
+		at, err := output(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module)
+		if err != nil {
+			return nil, err
+		}
+		files["bin/"+filepath.Base(path)] = filepath.Join(at, path)
+	}
+	return files, nil
 }
 
 // test runs the suites; report reads what all of them print.
