@@ -270,6 +270,38 @@ func (e *Engine) Start(ctx context.Context, podID string, p sandbox.Process) (sa
 	return t, nil
 }
 
+// Listen implements sandbox.Engine. A pod has no network stack of its own that the host can
+// reach into, unless it has no other network at all.
+func (e *Engine) Listen(ctx context.Context, podID, protocol string, port uint16) (sockets []*os.File, err error) {
+	e.mu.Lock()
+	pod := e.pods[podID]
+	e.mu.Unlock()
+	if pod == nil {
+		return nil, fmt.Errorf("listen in pod %s: %w", podID, sandbox.ErrNotFound)
+	}
+	at := []netip.Addr{{}} // any
+	switch pod.spec.Network {
+	case sandbox.NetworkNone:
+		return nil, fmt.Errorf("listen in pod %s: it has network %s: %w", podID, pod.spec.Network, sandbox.ErrUnsupported)
+	case sandbox.NetworkPrivate:
+		if at, err = e.Addresses(ctx, podID); err != nil {
+			return nil, err
+		}
+	case sandbox.NetworkHost:
+	}
+	for _, a := range at {
+		socket, err := sandbox.Listen(ctx, protocol, a, port)
+		if err != nil {
+			for _, s := range sockets {
+				_ = s.Close() // nobody has used it
+			}
+			return nil, fmt.Errorf("listen in pod %s: %w", podID, err)
+		}
+		sockets = append(sockets, socket)
+	}
+	return sockets, nil
+}
+
 // Destroy implements sandbox.Engine.
 func (e *Engine) Destroy(ctx context.Context, podID string) error {
 	dir, err := e.podDir(podID)

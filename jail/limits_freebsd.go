@@ -1,6 +1,7 @@
 package jail
 
 import (
+	"cmp"
 	"encoding/gob"
 	"errors"
 	"fmt"
@@ -155,21 +156,22 @@ type launch struct {
 
 const launchName = "jetpack-launch"
 
-// The descriptors of a launch beside those of the process. Its order is not among its
-// arguments, which other users of the host see (ps(1)).
-const (
-	launchReport = 3
-	launchOrder  = 4
-)
-
+// A launch has two descriptors behind those of the process: for its report, and for its
+// order, which is not among its arguments, since other users of the host see those (ps(1)).
+// Its only argument is the number of the first.
 func init() {
 	reexec.Register(launchName, func() {
-		unix.CloseOnExec(launchReport)
-		unix.CloseOnExec(launchOrder)
-		err := launchMain(os.NewFile(launchOrder, "order"))
+		report, err := strconv.Atoi(os.Args[1])
+		if err != nil {
+			os.Exit(1) // nobody can be told
+		}
+		order := report + 1
+		unix.CloseOnExec(report)
+		unix.CloseOnExec(order)
+		err = launchMain(os.NewFile(uintptr(order), "order"))
 		var errno syscall.Errno
 		errors.As(err, &errno)
-		fmt.Fprintf(os.NewFile(launchReport, "report"), "%d %v", errno, err) // nobody is there to read it if that fails
+		fmt.Fprintf(os.NewFile(uintptr(report), "report"), "%d %v", errno, err) // nobody is there to read it if that fails
 		os.Exit(1)
 	})
 }
@@ -230,7 +232,7 @@ func startLaunch(l launch, attr *os.ProcAttr) (_ *os.Process, err error) {
 	sys.Jail, sys.Chroot, sys.Credential = 0, "", nil
 	own.Dir, own.Env, own.Sys = "/", []string{}, &sys // nothing of the app's is to steer it
 	own.Files = slices.Concat(attr.Files, []*os.File{theirReport, theirOrder})
-	process, err := os.StartProcess(reexec.Self(), []string{launchName}, &own)
+	process, err := os.StartProcess(reexec.Self(), []string{launchName, strconv.Itoa(len(attr.Files))}, &own)
 	if err := errors.Join(err, theirReport.Close(), theirOrder.Close()); err != nil {
 		return nil, errors.Join(err, order.Close())
 	}
@@ -259,13 +261,13 @@ func protect(pid int) error {
 	return nil
 }
 
-// launchFor is the launch that a process needs.
-func (p *pod) launchFor(a appPlan, root, command string, process sandbox.Process, groups []uint32) launch {
+// launchFor is the launch that a process needs, which sys would do without one.
+func launchFor(a appPlan, sys *syscall.SysProcAttr, command string, process sandbox.Process) launch {
 	l := launch{
-		JID: p.jid, Root: root, Dir: process.Dir, UID: int(process.UID), GID: int(process.GID),
+		JID: sys.Jail, Root: cmp.Or(sys.Chroot, "/"), Dir: process.Dir, UID: int(process.UID), GID: int(process.GID),
 		Class: a.class, NoNewPrivileges: a.noNewPrivileges, Command: command, Args: process.Args, Env: process.Env,
 	}
-	for _, g := range groups {
+	for _, g := range sys.Credential.Groups {
 		l.Groups = append(l.Groups, int(g))
 	}
 	return l

@@ -82,10 +82,11 @@ func (p *pod) start(process sandbox.Process) (_ *task, err error) {
 			attr.Files = append(attr.Files, f)
 		}
 	}
+	attr.Files = append(attr.Files, process.Files...)
 	limits := p.plan.apps[app.Name]
 	err = retryNotPermitted(func() (err error) {
 		if limits.class != "" || limits.noNewPrivileges {
-			t.process, err = startLaunch(p.launchFor(limits, AppRoot("/", app.Name), command, process, groups), attr)
+			t.process, err = startLaunch(launchFor(limits, attr.Sys, command, process), attr)
 		} else {
 			t.process, err = os.StartProcess(command, process.Args, attr)
 		}

@@ -203,8 +203,8 @@ func (r *Runtime) checkApp(app *schema.RuntimeApp, img *image.Image) error {
 		}
 	}
 	for _, p := range own.Ports {
-		if p.SocketActivated {
-			return fmt.Errorf("app %s: %w: port %s is socket-activated, which is not supported", app.Name, ErrInvalid, p.Name)
+		if p.SocketActivated && p.Protocol != "tcp" && p.Protocol != "udp" {
+			return fmt.Errorf("app %s: %w: port %s is socket-activated, and its protocol is %s: want tcp or udp", app.Name, ErrInvalid, p.Name, p.Protocol)
 		}
 	}
 	return nil

@@ -40,7 +40,7 @@ func addForReify(t *testing.T, h *host) {
 	h.addVolume(t, "db")
 	h.add(t, "example.com/empty-exec", `"app":{"exec":[],"user":"0","group":"0"}`)
 	h.add(t, "example.com/web", appOf(`"ports":[{"name":"www","protocol":"tcp","port":80}]`))
-	h.add(t, "example.com/activated", appOf(`"ports":[{"name":"www","protocol":"tcp","port":80,"socketActivated":true}]`))
+	h.add(t, "example.com/activated", appOf(`"ports":[{"name":"www","protocol":"sctp","port":80,"socketActivated":true}]`))
 }
 
 // A golden file holds a template and what becomes of it: a reified manifest or an

@@ -35,6 +35,7 @@ type appRun struct {
 	run    *Run
 	stdio  stdio
 	status AppStatus
+	sockets
 
 	mu   sync.Mutex
 	task sandbox.Task // what runs now: handler or main, or nil
@@ -63,6 +64,11 @@ func (r *Run) start(ctx context.Context) error {
 		}
 	}
 	for _, a := range r.apps {
+		if err := a.listen(ctx); err != nil {
+			return fmt.Errorf("app %s: %w", a.name, err)
+		}
+	}
+	for _, a := range r.apps {
 		if a.event("pre-start") != nil {
 			continue
 		}
@@ -81,6 +87,9 @@ func (r *Run) start(ctx context.Context) error {
 // nothing in the sandbox can write any more.
 func (r *Run) shut(ctx context.Context) error {
 	err := r.control.Close()
+	for _, a := range r.apps {
+		err = errors.Join(err, a.sockets.close())
+	}
 	destroyErr := r.pod.rt.Engine.Destroy(ctx, r.pod.UUID)
 	if r.forget != nil {
 		r.forget()
@@ -247,7 +256,13 @@ func (a *appRun) startMain(ctx context.Context) error {
 	proc := a.process(a.own.Exec)
 	proc.Terminal, proc.Size = a.terminal, a.stdio.size
 	proc.Stdin, proc.Stdout, proc.Stderr = a.stdio.in, a.stdio.out, a.stdio.err
+	if err := a.activate(&proc); err != nil {
+		return err
+	}
 	if err := a.startTask(ctx, proc, false); err != nil {
+		return err
+	}
+	if err := a.sockets.close(); err != nil {
 		return err
 	}
 	if c := a.task.Console(); c != nil {

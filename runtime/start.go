@@ -291,6 +291,13 @@ func (p *Pod) prepareRoot(ctx context.Context, ra *schema.RuntimeApp, img *image
 	if err != nil {
 		return nil, err
 	}
+	if a.activated() {
+		m, err := p.mountSelf(root, name, activator)
+		if err != nil {
+			return nil, err
+		}
+		targets = append(targets, m)
+	}
 	if err := made.add(name, dir, root); err != nil {
 		return nil, fmt.Errorf("app %s: %w", name, err)
 	}

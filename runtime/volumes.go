@@ -253,6 +253,16 @@ func (p *Pod) mounts(root *inroot.Root, app *schema.RuntimeApp, own *types.App) 
 	return mounts, nil
 }
 
+// mountSelf makes the mount of the program jetpack in an app.
+func (p *Pod) mountSelf(root *inroot.Root, app, target string) (m sandbox.Mount, err error) {
+	if m.Source, err = os.Executable(); err != nil {
+		return m, err
+	}
+	m.ReadOnly = true
+	m.Target, err = p.makeTarget(root, app, target, m.Source)
+	return m, err
+}
+
 // bind has lookups in root see through the mounts of an app.
 func bind(root *inroot.Root, app string, mounts []sandbox.Mount) ([]sandbox.Mount, error) {
 	for _, m := range mounts {

@@ -172,6 +172,21 @@ func (e *Engine) Start(ctx context.Context, podID string, p sandbox.Process) (sa
 	return t, nil
 }
 
+// Listen implements sandbox.Engine.
+func (e *Engine) Listen(ctx context.Context, podID, protocol string, port uint16) ([]*os.File, error) {
+	e.mu.Lock()
+	pod := e.pods[podID]
+	e.mu.Unlock()
+	if pod == nil {
+		return nil, fmt.Errorf("listen in pod %s: %w", podID, sandbox.ErrNotFound)
+	}
+	socket, err := pod.holder.listen(ctx, protocol, port)
+	if err != nil {
+		return nil, fmt.Errorf("listen in pod %s: %w", podID, err)
+	}
+	return []*os.File{socket}, nil
+}
+
 // Destroy implements sandbox.Engine.
 func (e *Engine) Destroy(ctx context.Context, podID string) error {
 	dir, err := e.podDir(podID)

@@ -1,8 +1,10 @@
 package ociengine
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -148,6 +150,23 @@ func (h *holder) exec(lock *os.File) error {
 		Setsid:     true, // no signals from our terminal
 	}
 	return h.cmd.Start()
+}
+
+// listen opens a socket in the pod's network.
+func (h *holder) listen(ctx context.Context, protocol string, port uint16) (socket *os.File, err error) {
+	network, own := h.namespaces["net"]
+	if !own {
+		return sandbox.Listen(ctx, protocol, netip.Addr{}, port)
+	}
+	done := make(chan struct{})
+	onOwnThread(func() {
+		defer close(done)
+		if err = unix.Setns(int(network.Fd()), unix.CLONE_NEWNET); err == nil {
+			socket, err = sandbox.Listen(ctx, protocol, netip.Addr{}, port)
+		}
+	})
+	<-done
+	return socket, err
 }
 
 // end ends the thread, and with it the holder.

@@ -109,7 +109,11 @@ func (e *Engine) run(p *pod, b bundle, process sandbox.Process, lock *os.File) (
 		"--log", b.path("log.json"), "--log-format", "json",
 		"run", "--detach", "--bundle", b.dir, "--pid-file", b.path("pid"))
 	cmd.Dir = b.dir
-	cmd.ExtraFiles = []*os.File{lock} // for the runtime itself; go-runc would pass it on to the container
+	if n := len(process.Files); n > 0 {
+		cmd.Args = append(cmd.Args, "--preserve-fds", strconv.Itoa(n))
+	}
+	// The lock is for the runtime itself; go-runc would pass it on to the container.
+	cmd.ExtraFiles = append(slices.Clone(process.Files), lock)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
 
 	var tty *terminal

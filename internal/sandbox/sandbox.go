@@ -69,12 +69,18 @@ type Engine interface {
 	// Start starts a process in an app and returns when it runs, or with the
 	// reason why it cannot. Several processes may run in one app at a time; they
 	// see the same root and what is in its mounts. Every process gets a session of
-	// its own, no descriptor above 2, umask 022, default signal dispositions, and
+	// its own, no descriptor above 2 but Files, umask 022, default signal dispositions, and
 	// is a child of nothing inside the pod. Orphans of the pod are reaped. The end
 	// of ctx does not end the process, and does not interrupt a start under way.
 	// Errors: ErrNotFound (pod or app), ErrCommandNotFound,
 	// ErrCommandNotExecutable, ErrNoWorkDir, ErrBadRoot, ErrUnsupported.
 	Start(ctx context.Context, podID string, p Process) (Task, error)
+
+	// Listen opens what receives connections to a TCP port of the pod, or the packets of a UDP
+	// port: in its network, and at all of its addresses, or those of the host with
+	// NetworkHost. It may take several sockets, which block. A process of the pod is given
+	// them in Process.Files; the caller closes them. Errors: ErrNotFound, ErrUnsupported.
+	Listen(ctx context.Context, podID, protocol string, port uint16) ([]*os.File, error)
 
 	// Destroy ends every process of the pod with SIGKILL, undoes its mounts and
 	// network, and leaves nothing, also for a pod half made or left by a crash. It is
@@ -194,6 +200,8 @@ type Process struct {
 	Terminal              bool
 	Size                  console.WinSize // of the terminal when the process starts
 	Stdin, Stdout, Stderr *os.File
+	// Files become descriptors 3 and above, in this order.
+	Files []*os.File
 }
 
 // Lookup gives the value of a variable of p.Env, the last one of that name.

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/containerd/console"
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/internal/sandbox/sandboxtest/probe"
@@ -139,6 +141,49 @@ var podCases = []testCase{
 			t.Errorf("heard %q", got)
 		}
 	}},
+	{"sockets that listen in the pod", isolates, func(t *testing.T, s *setup) {
+		if s.engine.Info().PrivateNetwork {
+			s.pod.Network = sandbox.NetworkPrivate
+		}
+		s.create(t)
+		const port = 80
+		files := s.sockets(t, "tcp", port)
+		// Who comes before there is a process waits for it.
+		early := s.start(t, process("b", "dial", strconv.Itoa(port)))
+		p := process("a", "accept", strconv.Itoa(len(files)))
+		p.Files = files
+		s.succeed(t, p)
+		if res := early.finish(t); string(res.stdout) != "hello" {
+			t.Errorf("heard %q: %s", res.stdout, res.stderr)
+		}
+		if _, err := s.engine.Listen(t.Context(), s.pod.ID, "tcp", port); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("Listen at the same port = %v", err)
+		}
+		s.sockets(t, "udp", port)
+		if _, err := s.engine.Listen(t.Context(), s.pod.ID, "sctp", port); !errors.Is(err, sandbox.ErrUnsupported) {
+			t.Errorf("Listen with another protocol = %v", err)
+		}
+		if _, err := s.engine.Listen(t.Context(), uuid.NewString(), "tcp", port); !errors.Is(err, sandbox.ErrNotFound) {
+			t.Errorf("Listen in no pod = %v", err)
+		}
+	}},
+	{"sockets that listen in the host's network", hostNetwork, func(t *testing.T, s *setup) {
+		s.pod.Network = sandbox.NetworkHost
+		s.create(t)
+		files := s.sockets(t, "tcp", 0)
+		l, err := net.FileListener(files[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		r := s.start(t, process("b", "dial", strconv.Itoa(l.Addr().(*net.TCPAddr).Port)))
+		p := process("a", "accept", "1")
+		p.Files = files[:1]
+		s.succeed(t, p)
+		if res := r.finish(t); string(res.stdout) != "hello" {
+			t.Errorf("heard %q: %s", res.stdout, res.stderr)
+		}
+	}},
 	{"private addresses are a pod's own", privateNetwork, func(t *testing.T, s *setup) {
 		s.private()
 		const pods = 20
@@ -225,6 +270,22 @@ func (s *setup) listen(t *testing.T, a netip.Addr) (port uint16) {
 	t.Helper()
 	s.start(t, process("a", "listen", a.String())).next(t, &port)
 	return port
+}
+
+// sockets gives those of a port, which must block.
+func (s *setup) sockets(t *testing.T, protocol string, port uint16) []*os.File {
+	t.Helper()
+	files, err := s.engine.Listen(t.Context(), s.pod.ID, protocol, port)
+	if err != nil {
+		t.Fatalf("Listen: %v", err)
+	}
+	for _, f := range files {
+		t.Cleanup(func() { f.Close() })
+		if flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+			t.Errorf("flags of the socket: %#x, %v", flags, err)
+		}
+	}
+	return files
 }
 
 // addresses gives those of the pod, of which there must be some, IPv4 first.

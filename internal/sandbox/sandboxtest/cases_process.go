@@ -5,6 +5,7 @@ package sandboxtest
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -91,6 +92,28 @@ var processCases = []testCase{
 		var got []int
 		if s.ask(t, process("a", "fds"), &got); !slices.Equal(got, []int{0, 1, 2}) {
 			t.Errorf("open descriptors %v, want 0, 1 and 2", got)
+		}
+	}},
+	{"descriptors that are given", isolates, func(t *testing.T, s *setup) {
+		s.create(t)
+		var files []*os.File
+		var second *os.File
+		for range 2 {
+			r, w := pipe(t)
+			files, second = append(files, w), r
+		}
+		p := process("a", "fds")
+		p.Files = files
+		var got []int
+		if s.ask(t, p, &got); !slices.Equal(got, []int{0, 1, 2, 3, 4}) {
+			t.Errorf("open descriptors %v, want 0 to 4", got)
+		}
+		p = process("a", "write-to", "4", "hello")
+		p.Files = files
+		s.succeed(t, p)
+		closeAll(t, files...)
+		if data, err := io.ReadAll(second); err != nil || string(data) != "hello" {
+			t.Errorf("descriptor 4 was written %q, %v", data, err)
 		}
 	}},
 	{"refused to root", isolates, func(t *testing.T, s *setup) { s.attempts(t, 0) }},

@@ -114,6 +114,17 @@ func (e *fake) start(ctx context.Context, pod *fakePod, p sandbox.Process) (*fak
 	return t, nil
 }
 
+// Listen implements sandbox.Engine: the host's network is the pod's.
+func (e *fake) Listen(ctx context.Context, podID, protocol string, port uint16) ([]*os.File, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.pods[podID] == nil {
+		return nil, fmt.Errorf("listen in pod %s: %w", podID, sandbox.ErrNotFound)
+	}
+	socket, err := sandbox.Listen(ctx, protocol, netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
+	return []*os.File{socket}, err
+}
+
 // Destroy implements sandbox.Engine.
 func (e *fake) Destroy(_ context.Context, podID string) error {
 	e.mu.Lock()

@@ -30,7 +30,10 @@ func init() {
 		"kill":        {2, kill},
 		"hostname":    {0, hostname},
 		"interfaces":  {0, interfaces},
+		"write-to":    {2, writeTo},
 		"listen":      {0, listen},
+		"accept":      {1, accept},
+		"activated":   {0, activated},
 		"dial":        {1, dial},
 		"sysv-put":    {1, sysvPut},
 		"sysv-get":    {1, sysvGet},
@@ -94,6 +97,16 @@ func fds(sys System, _ []string) error {
 		}
 	}
 	return sys.print(open)
+}
+
+// write-to DESCRIPTOR TEXT
+func writeTo(_ System, args []string) error {
+	fd, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	_, err = unix.Write(fd, []byte(args[3]))
+	return err
 }
 
 // self-signal SIGNAL
@@ -179,6 +192,45 @@ func listen(sys System, args []string) error {
 		_, err = io.WriteString(conn, "hello "+from)
 	}
 	return errors.Join(err, conn.Close())
+}
+
+// accept COUNT says "hello" to whoever comes first to one of so many sockets, from
+// descriptor 3 on.
+func accept(_ System, args []string) error {
+	count, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	conns := make(chan net.Conn)
+	for n := range count {
+		l, err := net.FileListener(os.NewFile(uintptr(3+n), "socket"))
+		if err != nil {
+			return err
+		}
+		go func() {
+			if conn, err := l.Accept(); err == nil {
+				conns <- conn
+			}
+		}()
+	}
+	conn := <-conns
+	_, err = io.WriteString(conn, "hello")
+	return errors.Join(err, conn.Close())
+}
+
+// Activated is what the command activated prints.
+type Activated struct {
+	Mine  bool   // LISTEN_PID is the probe's
+	Names string // of the sockets
+}
+
+// activated does as accept with the sockets that it is told of (sd_listen_fds(3)).
+func activated(sys System, _ []string) error {
+	err := sys.print(Activated{os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()), os.Getenv("LISTEN_FDNAMES")})
+	if err != nil {
+		return err
+	}
+	return accept(sys, []string{"", "", os.Getenv("LISTEN_FDS")})
 }
 
 // dial PORT [ADDRESS] prints what is said at a port of 127.0.0.1, or that address.
