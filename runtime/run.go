@@ -32,10 +32,10 @@ type Run struct {
 // appRun is one app's supervision: its event handlers and its main process.
 type appRun struct {
 	*app
-	run    *Run
-	stdio  stdio
-	status AppStatus
-	sockets
+	run     *Run
+	stdio   stdio
+	status  AppStatus
+	sockets sockets
 
 	mu   sync.Mutex
 	task sandbox.Task // what runs now: handler or main, or nil

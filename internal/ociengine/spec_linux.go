@@ -51,11 +51,15 @@ var (
 
 // containerSpec is the configuration of the container in which a process runs.
 func containerSpec(app sandbox.App, p sandbox.Process, f facts) *specs.Spec {
+	mounts := systemMounts(f)
+	if !p.Terminal { // else the runtime makes it
+		mounts = append(mounts, silentConsole)
+	}
 	return &specs.Spec{
 		Version: "1.0.2", // the runtime may be an old one
 		Root:    &specs.Root{Path: app.Root, Readonly: app.ReadOnly},
 		Process: processSpec(p, f.Limits),
-		Mounts:  append(systemMounts(f), appMounts(app.Mounts)...),
+		Mounts:  append(mounts, appMounts(app.Mounts)...),
 		Linux: &specs.Linux{
 			CgroupsPath:   f.Cgroup,
 			Namespaces:    namespaces(f),
@@ -121,6 +125,11 @@ func systemMounts(f facts) []specs.Mount {
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
 	}
+}
+
+// silentConsole is the /dev/console of processes without a terminal.
+var silentConsole = specs.Mount{
+	Destination: "/dev/console", Type: "bind", Source: "/dev/null", Options: []string{"bind", "rprivate", "nosuid", "noexec"},
 }
 
 // appMounts binds volumes. The options with an r in front hold for what is mounted

@@ -1,6 +1,7 @@
 package ace
 
 import (
+	"crypto/sha512"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jetpack-run/jetpack/internal/testenv"
 )
@@ -62,33 +64,39 @@ func testValidator(t *testing.T, h *host) {
 	images := []string{imageName("main"), "---", imageName("sidekick")}
 
 	t.Run("pod manifest with an empty volume", func(t *testing.T) {
-		valid(t, h.with(t).run(h.podManifest(emptyVolume), fromManifest...))
+		h.with(t).valid(h.podManifest(emptyVolume), fromManifest...)
 	})
 	t.Run("pod manifest with a directory of the host", func(t *testing.T) {
-		dir := t.TempDir()
-		volume := fmt.Sprintf(`{"name": "database", "kind": "host", "source": %q}`, dir)
-		valid(t, h.with(t).run(h.podManifest(volume), fromManifest...))
-		for _, role := range roles {
-			if _, err := os.Stat(filepath.Join(dir, role)); err != nil {
-				t.Error(err)
+		r := patient(func() result {
+			dir := t.TempDir()
+			volume := fmt.Sprintf(`{"name": "database", "kind": "host", "source": %q}`, dir)
+			r := h.with(t).run(h.podManifest(volume), fromManifest...)
+			for _, role := range roles {
+				if _, err := os.Stat(filepath.Join(dir, role)); err != nil {
+					t.Error(err)
+				}
 			}
+			return r
+		}, result.ok)
+		if !r.ok() {
+			t.Errorf("%v", r)
 		}
 	})
 	t.Run("pod manifest without volumes and mounts", func(t *testing.T) {
 		h := h.with(t)
 		text := strings.ReplaceAll(h.podManifest(""), `"mounts": [{"volume": "database", "path": "/db"}]`, `"mounts": []`)
-		valid(t, h.run(text, fromManifest...))
+		h.valid(text, fromManifest...)
 	})
 	t.Run("a pod that is started twice", func(t *testing.T) {
 		h := h.with(t)
 		id := strings.TrimSpace(h.must(append([]string{"pod", "prepare", "--net", network()}, images...)...))
 		for range 2 {
-			valid(t, h.run("", "pod", "start", id))
+			h.valid("", "pod", "start", id)
 		}
 		h.must("pod", "rm", id)
 	})
 	t.Run("command line", func(t *testing.T) {
-		valid(t, h.with(t).run("", slices.Concat(run, []string{"--volume", "database"}, images)...))
+		h.with(t).valid("", slices.Concat(run, []string{"--volume", "database"}, images)...)
 	})
 	t.Run("20 pods at once", func(t *testing.T) {
 		h := h.with(t)
@@ -99,7 +107,9 @@ func testValidator(t *testing.T, h *host) {
 		}
 		wg.Wait()
 		for _, r := range results {
-			valid(t, r)
+			if !r.ok() && (!slow() || !r.late()) {
+				t.Errorf("%v", r)
+			}
 		}
 	})
 }
@@ -107,13 +117,55 @@ func testValidator(t *testing.T, h *host) {
 // prefix is what a pod of several apps has before each line.
 var prefix = regexp.MustCompile(`(?m)^\S+ ace-validator-(main|sidekick): `)
 
-// valid fails the test unless the validator found everything as it should be.
-func valid(t *testing.T, r result) {
-	t.Helper()
+// ok tells whether the validator found everything as it should be.
+func (r result) ok() bool {
 	lines := strings.Split(strings.TrimSpace(prefix.ReplaceAllString(r.stdout, "")), "\n")
 	own := slices.DeleteFunc(slices.Clone(lines), func(line string) bool { return line == "sidekick OK" })
-	want := []string{"prestart OK", "main OK", "poststop OK"}
-	if r.code != 0 || strings.Contains(r.stderr, "==>") || !slices.Equal(own, want) || len(lines) != len(own)+1 {
-		t.Errorf("%v", r)
+	return r.code == 0 && !strings.Contains(r.stderr, "==>") && len(lines) == len(own)+1 &&
+		slices.Equal(own, []string{"prestart OK", "main OK", "poststop OK"})
+}
+
+// complaint is a line of the validator's; lateness is one about time, or what follows
+// from that.
+var (
+	complaint = regexp.MustCompile(`(?m)==> .*$`)
+	lateness  = regexp.MustCompile(`Client\.Timeout exceeded|timed out waiting|image id mismatch: \[\]`)
+)
+
+// late tells whether all that the validator found wrong is that something came late.
+func (r result) late() bool {
+	complaints := complaint.FindAllString(r.stderr, -1)
+	return r.code == 1 && len(complaints) > 0 && !slices.ContainsFunc(complaints, func(c string) bool { return !lateness.MatchString(c) })
+}
+
+// slow tells whether this is an emulated machine, on which the 100 ms and the 5 s that the
+// validator waits are too short for its own work, with many waiting at once or just now and
+// then. It is so by how long a hash takes that others have in 20 ms.
+var slow = sync.OnceValue(func() bool {
+	data := make([]byte, 8<<20)
+	best := time.Hour
+	for range 5 {
+		begin := time.Now()
+		sha512.Sum512(data)
+		best = min(best, time.Since(begin))
+	}
+	return best > 80*time.Millisecond
+})
+
+// patient runs something until it ends well, again and again while it is just late on a
+// slow machine.
+func patient(run func() result, well func(result) bool) result {
+	r := run()
+	for n := 0; n < 15 && !well(r) && slow() && r.late(); n++ {
+		r = run()
+	}
+	return r
+}
+
+// valid runs a pod, and fails the test unless the validator finds everything as it should be.
+func (h *host) valid(stdin string, args ...string) {
+	h.t.Helper()
+	if r := patient(func() result { return h.run(stdin, args...) }, result.ok); !r.ok() {
+		h.t.Errorf("%v", r)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -114,6 +115,21 @@ var processCases = []testCase{
 		closeAll(t, files...)
 		if data, err := io.ReadAll(second); err != nil || string(data) != "hello" {
 			t.Errorf("descriptor 4 was written %q, %v", data, err)
+		}
+	}},
+	{"devices", isolates, func(t *testing.T, s *setup) {
+		want := []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx"}
+		if runtime.GOOS == "linux" { // appc spec, OS-SPEC
+			want = append(want, "/dev/console")
+		}
+		s.create(t)
+		for _, uid := range []uint32{0, 1234} {
+			p := process("a", append([]string{"devices"}, want...)...)
+			p.UID = uid
+			var lacking []string
+			if s.ask(t, p, &lacking); len(lacking) > 0 {
+				t.Errorf("for user %d: %q", uid, lacking)
+			}
 		}
 	}},
 	{"refused to root", isolates, func(t *testing.T, s *setup) { s.attempts(t, 0) }},

@@ -25,6 +25,7 @@ func init() {
 	confined = map[string]command{
 		"process":     {0, process},
 		"fds":         {0, fds},
+		"devices":     {1, devices},
 		"self-signal": {1, selfSignal},
 		"pid":         {0, pid},
 		"kill":        {2, kill},
@@ -97,6 +98,24 @@ func fds(sys System, _ []string) error {
 		}
 	}
 	return sys.print(open)
+}
+
+// devices PATH... prints which of them are no devices that can be read and written.
+func devices(sys System, args []string) error {
+	lacking := []string{}
+	for _, path := range args[2:] {
+		fi, err := os.Stat(path)
+		if err == nil && fi.Mode()&os.ModeCharDevice == 0 {
+			err = errors.New("is none")
+		}
+		if err == nil {
+			err = unix.Access(path, unix.R_OK|unix.W_OK)
+		}
+		if err != nil {
+			lacking = append(lacking, fmt.Sprintf("%s: %v", path, err))
+		}
+	}
+	return sys.print(lacking)
 }
 
 // write-to DESCRIPTOR TEXT

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strconv"
@@ -120,6 +121,7 @@ var everywhere = map[string]command{
 	"split": {0, split},
 	"read":  {1, read},
 	"write": {2, func(sys System, args []string) error { return sys.Append(args[2], []byte(args[3])) }},
+	"await": {1, await},
 	"sleep": {0, sleep},
 	"tick":  {1, tick},
 	"trap":  {1, trap},
@@ -180,6 +182,17 @@ func read(sys System, args []string) error {
 	}
 	_, err = sys.Stdout.Write(data)
 	return err
+}
+
+// await PATH waits until there is such a file.
+func await(sys System, args []string) error {
+	for sys.Context.Err() == nil {
+		if _, err := sys.ReadFile(args[2]); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return sys.Context.Err()
 }
 
 // sleep prints "ready" and sleeps.
