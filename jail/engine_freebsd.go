@@ -198,6 +198,12 @@ func (e *Engine) create(ctx context.Context, p *pod) (err error) {
 			return err
 		}
 	}
+	for _, app := range opts.Linux {
+		// Theirs is none that belongs to the host (appc spec, OS-SPEC).
+		if err := os.Symlink("null", filepath.Join(AppRoot(opts.Path, app), "dev/console")); err != nil {
+			return fmt.Errorf("app %s: %w", app, err)
+		}
+	}
 	if p.spec.Network != sandbox.NetworkPrivate {
 		return p.makeJail(opts)
 	}
@@ -220,6 +226,16 @@ func (p *pod) makeJail(opts Options) error {
 	if p.spec.Network == sandbox.NetworkNone {
 		if err := upLoopback(p.jid); err != nil {
 			return err
+		}
+	}
+	p.own = map[string]int{}
+	for _, app := range opts.Linux {
+		params, err := AppParams(p.spec, app, opts)
+		if err != nil {
+			return err
+		}
+		if p.own[app], err = set(params); err != nil {
+			return fmt.Errorf("jail_set for app %s: %w", app, err)
 		}
 	}
 	return p.apply()

@@ -3,6 +3,7 @@ package jail
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -97,6 +98,60 @@ func TestJailParameters(t *testing.T) {
 		if got := f.parameter(t, name); got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
+	}
+}
+
+// output is what the probe prints in the app.
+func (f fixture) output(t *testing.T, args ...string) string {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	task, err := f.Start(t.Context(), f.pod.ID, sandbox.Process{
+		App: "app", Args: append([]string{sandboxtest.ProbePath}, args...), Dir: "/", Stdout: w, Stderr: w,
+	})
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := task.Wait(t.Context()); err != nil || exit != (sandbox.Exit{}) {
+		t.Errorf("probe %q: %+v, %v: %s", args, exit, err, out)
+	}
+	return string(out)
+}
+
+func TestLinuxApp(t *testing.T) {
+	testenv.LinuxABI(t)
+	f := newFixture(t)
+	app := &f.pod.Apps[0]
+	app.OS, app.Mounts = "linux", []sandbox.Mount{{Source: t.TempDir(), Target: "/vol"}}
+	sandboxtest.InstallProbe(t, testenv.ProgramFor(t, "linux", "probe", "github.com/jetpack-run/jetpack/internal/sandbox/sandboxtest/probe/cmd"), app.Root)
+	if err := os.Mkdir(filepath.Join(app.Root, "vol"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f.create(t)
+	// appc spec, OS-SPEC
+	devices := []string{"devices", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/console", "/dev/ptmx"}
+	if got := f.output(t, devices...); got != "[]\n" {
+		t.Errorf("devices: %s", got)
+	}
+	mounts := f.output(t, "read", "/proc/self/mountinfo")
+	for _, at := range []string{"/", "/proc", "/sys", "/dev", "/dev/shm", "/vol"} {
+		if !strings.Contains(mounts, " "+at+" ") {
+			t.Errorf("nothing is mounted on %s:\n%s", at, mounts)
+		}
+	}
+	if got := f.output(t, "hostname"); got != "\"pod-host\"\n" {
+		t.Errorf("host name %s", got)
+	}
+	// It has a jail of its own, which ends with the pod's.
+	if got := f.parameter(t, "children.cur"); got != "1" {
+		t.Errorf("%s jails in the pod's", got)
 	}
 }
 

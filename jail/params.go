@@ -284,6 +284,9 @@ func Info() sandbox.Info {
 // rules for rctl(8).
 func jailName(podID string) string { return "jetpack-" + podID }
 
+// appJailName is that of a Linux app: a name with a dot is that of a jail in another one.
+func appJailName(podID, app string) string { return jailName(podID) + ".app-" + app }
+
 // AppRoot is the directory on the host that an app is chrooted to, given the path
 // of the jail. The app's own root is mounted there.
 func AppRoot(path, app string) string { return filepath.Join(path, app) }
@@ -318,7 +321,7 @@ func params(pod sandbox.Pod, opts Options) ([]Param, error) {
 		{"host.hostname", pod.Hostname},
 		{"host.hostuuid", pod.ID},
 		{"persist", nil},
-		{"children.max", int32(0)},
+		{"children.max", int32(len(opts.Linux))},
 		{"securelevel", cmp.Or(opts.SecureLevel, base.secureLevel)},
 		{"enforce_statfs", enforceStatfs(opts, base)},
 		{"devfs_ruleset", opts.DevfsRuleset},
@@ -350,6 +353,31 @@ func params(pod sandbox.Pod, opts Options) ([]Param, error) {
 	ps[level].Value = max(ps[level].Value.(int32), opts.HostSecureLevel)
 	flags, err := permit(opts, base, flagged)
 	return append(ps, flags...), err
+}
+
+// AppParams gives the parameters of a Linux app's own jail within the pod's, after which it
+// takes all but its root: the mount table that Linux programs read in /proc has the paths
+// that are the jail's, which those of a chroot are not (linprocfs(5)).
+func AppParams(pod sandbox.Pod, app string, opts Options) ([]Param, error) {
+	all, err := Params(pod, opts)
+	if err != nil {
+		return nil, err
+	}
+	ps := []Param{{"name", appJailName(pod.ID, app)}, {"path", AppRoot(opts.Path, app)}}
+	for _, p := range all {
+		switch p.Name {
+		case "name", "path", "host.hostname", "host.hostuuid", "devfs_ruleset", "vnet", "ip4.addr", "ip6.addr":
+			continue // what is not said is the pod's
+		case "children.max":
+			p.Value = int32(0)
+		case "ip4", "ip6", "sysvmsg", "sysvsem", "sysvshm":
+			if p.Value == sysNew {
+				p.Value = sysInherit
+			}
+		}
+		ps = append(ps, p)
+	}
+	return ps, nil
 }
 
 func enforceStatfs(opts Options, base profile) int32 {

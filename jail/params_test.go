@@ -77,6 +77,44 @@ func allowing(flags ...string) string {
 	return s
 }
 
+// withChild is the identity of a pod with a Linux app.
+var withChild = strings.Replace(identity, "children.max=0", "children.max=1", 1)
+
+// TestAppParams: nothing but the root differs from the pod's jail.
+func TestAppParams(t *testing.T) {
+	const identity = "name=jetpack-" + podID + ".app-web path=" + jailDir + "/web persist children.max=0 securelevel=2 enforce_statfs=1"
+	tests := []struct {
+		name   string
+		change func(*sandbox.Pod, *Options)
+		want   string
+	}{
+		{"no network", nil, identity + " sysvmsg=2 sysvsem=2 sysvshm=2" + allow},
+		{"host network", func(p *sandbox.Pod, o *Options) {
+			p.Network = sandbox.NetworkHost
+		}, identity + " sysvmsg=2 sysvsem=2 sysvshm=2 ip4=2 ip6=2" + allow},
+		{"address", func(p *sandbox.Pod, o *Options) {
+			p.Network = sandbox.NetworkPrivate
+			o.Addresses = addrs("127.1.0.7")
+		}, identity + " sysvmsg=2 sysvsem=2 sysvshm=2 ip4=2 ip6=0" + allow},
+		{"annotations", func(p *sandbox.Pod, o *Options) {
+			o.Annotations = map[string]string{"jetpack/jail.conf/allow.chflags": "true", "jetpack/jail.conf/sysvshm": "disable"}
+		}, identity + " sysvmsg=2 sysvsem=2 sysvshm=0" + allowing("chflags")},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			pod, opts := with(tt.change)
+			opts.Linux = []string{"web"}
+			ps, err := AppParams(pod, "web", opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := show(ps); got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestParams(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -104,10 +142,10 @@ func TestParams(t *testing.T) {
 		}, identity + strict + sysVIPC + noNet + allow},
 		{"Linux app", func(p *sandbox.Pod, o *Options) {
 			o.Linux = []string{"web"}
-		}, identity + " securelevel=2 enforce_statfs=1 devfs_ruleset=4242" + sysVIPC + noNet + allow},
+		}, withChild + " securelevel=2 enforce_statfs=1 devfs_ruleset=4242" + sysVIPC + noNet + allow},
 		{"Linux app that may not see its mounts", func(p *sandbox.Pod, o *Options) {
 			o.Linux, o.EnforceStatfs = []string{"web"}, 2
-		}, identity + strict + sysVIPC + noNet + allow},
+		}, withChild + strict + sysVIPC + noNet + allow},
 		{"osrelease", func(p *sandbox.Pod, o *Options) {
 			o.OSRelease = "14.3-RELEASE-p2"
 		}, identity + strict + sysVIPC + " osrelease=14.3-RELEASE-p2" + noNet + allow},

@@ -47,6 +47,7 @@ type pod struct {
 	plan  plan
 	dir   string
 	jid   int
+	own   map[string]int // jails of Linux apps, by their names
 	tasks sync.WaitGroup // those that are waited for
 }
 

@@ -60,6 +60,9 @@ func (p *pod) start(process sandbox.Process) (_ *task, err error) {
 			Pdeathsig:  syscall.SIGKILL, // not that of its descendants
 		},
 	}
+	if jid, own := p.own[app.Name]; own {
+		attr.Sys.Jail, attr.Sys.Chroot = jid, ""
+	}
 	t := &task{ended: make(chan struct{})}
 	if process.Terminal {
 		tty, err := t.openTerminal(process)

@@ -28,6 +28,7 @@ var programs = map[string]string{
 // linuxPrograms are those that testenv.ProgramFor gives for Linux elsewhere.
 var linuxPrograms = map[string]string{
 	"ace-validator-linux": "github.com/appc/spec/ace",
+	"probe-linux":         "./internal/sandbox/sandboxtest/probe/cmd",
 }
 
 // moduleFiles are what testenv.ModuleFile gives, of the module of that name.
