@@ -187,7 +187,7 @@ func TestFaults(t *testing.T) {
 			if f.service != nil {
 				f.service(answers)
 			}
-			args := []string{"pod", "run", "--rm", "--net", "host", "--manifest", "-"}
+			args := []string{"pod", "run", "--rm", "--net", "host", "--no-mds", "--manifest", "-"}
 			if f.want == nil {
 				h.valid(marshal(t, pod), args...)
 				return
@@ -200,7 +200,7 @@ func TestFaults(t *testing.T) {
 	}
 	t.Run("roots of an earlier run", func(t *testing.T) {
 		h := h.with(t)
-		id := strings.TrimSpace(h.must("pod", "prepare", "--keep-rootfs", imageName("main"), "---", imageName("sidekick")))
+		id := strings.TrimSpace(h.must("pod", "prepare", "--no-mds", "--keep-rootfs", imageName("main"), "---", imageName("sidekick")))
 		_ = h.run("", "pod", "start", id) // without a metadata service it fails
 		r := h.run("", "pod", "start", id)
 		if want := `file "/prestart" exists unexpectedly`; !strings.Contains(r.stderr, want) {
