@@ -100,7 +100,7 @@ func fds(sys System, _ []string) error {
 	return sys.print(open)
 }
 
-// devices PATH... prints which of them are no devices that can be read and written.
+// devices PATH... prints which of them are no devices that can be read.
 func devices(sys System, args []string) error {
 	lacking := []string{}
 	for _, path := range args[2:] {
@@ -109,7 +109,7 @@ func devices(sys System, args []string) error {
 			err = errors.New("is none")
 		}
 		if err == nil {
-			err = unix.Access(path, unix.R_OK|unix.W_OK)
+			err = unix.Access(path, unix.R_OK)
 		}
 		if err != nil {
 			lacking = append(lacking, fmt.Sprintf("%s: %v", path, err))
