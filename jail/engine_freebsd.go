@@ -198,12 +198,6 @@ func (e *Engine) create(ctx context.Context, p *pod) (err error) {
 			return err
 		}
 	}
-	for _, app := range opts.Linux {
-		// Theirs is none that belongs to the host (appc spec, OS-SPEC).
-		if err := os.Symlink("null", filepath.Join(AppRoot(opts.Path, app), "dev/console")); err != nil {
-			return fmt.Errorf("app %s: %w", app, err)
-		}
-	}
 	if p.spec.Network != sandbox.NetworkPrivate {
 		return p.makeJail(opts)
 	}

@@ -6,14 +6,14 @@ import (
 	"testing"
 )
 
-// LinuxABI has the host run Linux programs until the test ends, as the service linux(4)
-// does; static ones do not say what they are for.
+// LinuxABI has the host run Linux programs until the test ends, as the service linux does
+// (linux(4)); static ones do not say what they are for.
 func LinuxABI(t testing.TB) {
 	t.Helper()
 	Root(t)
 	const brand = "kern.elf64.fallback_brand"
 	before := command(t, "sysctl", "-n", brand)
-	command(t, "kldload", "-n", "linux64")
+	command(t, "kldload", "-n", "linux64", "pty")
 	command(t, "sysctl", brand+"=3")
 	t.Cleanup(func() { command(t, "sysctl", brand+"="+before) })
 }
