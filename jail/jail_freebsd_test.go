@@ -130,6 +130,9 @@ func TestLinuxApp(t *testing.T) {
 	f := newFixture(t)
 	app := &f.pod.Apps[0]
 	app.OS, app.Mounts = "linux", []sandbox.Mount{{Source: t.TempDir(), Target: "/vol"}}
+	if err := os.Remove(filepath.Join(app.Root, sandboxtest.ProbePath)); err != nil {
+		t.Fatal(err)
+	}
 	sandboxtest.InstallProbe(t, testenv.ProgramFor(t, "linux", "probe", "github.com/jetpack-run/jetpack/internal/sandbox/sandboxtest/probe/cmd"), app.Root)
 	if err := os.Mkdir(filepath.Join(app.Root, "vol"), 0o755); err != nil {
 		t.Fatal(err)

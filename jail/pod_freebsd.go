@@ -166,8 +166,8 @@ func mountTable() ([]mounted, error) {
 	return table, nil
 }
 
-// unmountBelow unmounts what is mounted in a directory, the latest first.
-func unmountBelow(dir string) error {
+// unmountRoots unmounts what is mounted in the directory of a pod's roots, the latest first.
+func unmountRoots(dir, podID string) error {
 	table, err := mountTable()
 	if err != nil {
 		return err
@@ -178,7 +178,12 @@ func unmountBelow(dir string) error {
 		}
 		// By number, since a path may lead elsewhere by now.
 		id := fmt.Sprintf("FSID:%d:%d", m.id.Val[0], m.id.Val[1])
-		if err := unix.Unmount(id, unix.MNT_BYFSID); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+		err := unix.Unmount(id, unix.MNT_BYFSID)
+		if errors.Is(err, unix.EBUSY) && filepath.Dir(m.path) == dir && isDying(appJailName(podID, filepath.Base(m.path))) {
+			// Nothing runs in the jail of this app. Connections that linger keep it, and it its root.
+			err = unix.Unmount(id, unix.MNT_BYFSID|unix.MNT_FORCE)
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("unmount %s: %w", m.path, err)
 		}
 	}
@@ -215,7 +220,7 @@ func destroy(ctx context.Context, dir, id string) (err error) {
 	}
 	var cause error
 	err = retry(ctx, func() (bool, error) {
-		cause = unmountBelow(filepath.Join(dir, rootDir))
+		cause = unmountRoots(filepath.Join(dir, rootDir), id)
 		if errors.Is(cause, unix.EBUSY) {
 			return false, nil
 		}
@@ -231,6 +236,13 @@ func destroy(ctx context.Context, dir, id string) (err error) {
 		return err
 	}
 	return removeDir(dir)
+}
+
+// isDying tells of a jail that was removed and is not gone.
+func isDying(name string) bool {
+	_, alive := find(name, 0)
+	_, there := find(name, jailDying)
+	return errors.Is(alive, unix.ENOENT) && there == nil
 }
 
 // killJail removes a jail, if it is there.
