@@ -149,9 +149,6 @@ func TestLinuxApp(t *testing.T) {
 			t.Errorf("nothing is mounted on %s:\n%s", at, mounts)
 		}
 	}
-	if got := f.output(t, "hostname"); got != "\"pod-host\"\n" {
-		t.Errorf("host name %s", got)
-	}
 	// It has a jail of its own, which ends with the pod's.
 	if got := f.parameter(t, "children.cur"); got != "1" {
 		t.Errorf("%s jails in the pod's", got)

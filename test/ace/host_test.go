@@ -21,7 +21,7 @@ import (
 	"github.com/jetpack-run/jetpack/internal/testenv"
 )
 
-func TestMain(m *testing.M) { os.Exit(testenv.PrivateMounts(m)) }
+func TestMain(m *testing.M) { os.Exit(testenv.PrivateNetwork(m)) }
 
 const specification = "github.com/appc/spec"
 

@@ -16,14 +16,6 @@ import (
 	"github.com/jetpack-run/jetpack/internal/testenv"
 )
 
-// network is that of the pods.
-func network() string {
-	if runtime.GOOS == "linux" {
-		return "host"
-	}
-	return "private"
-}
-
 // podManifest is a pod with both apps that share a volume, in the specification's terms.
 func (h *host) podManifest(volume string) string {
 	return fmt.Sprintf(`{
@@ -59,7 +51,7 @@ func TestValidator(t *testing.T) {
 }
 
 func testValidator(t *testing.T, h *host) {
-	run := []string{"pod", "run", "--rm", "--net", network()}
+	run := []string{"pod", "run", "--rm"}
 	fromManifest := append(slices.Clone(run), "--manifest", "-")
 	images := []string{imageName("main"), "---", imageName("sidekick")}
 
@@ -89,7 +81,7 @@ func testValidator(t *testing.T, h *host) {
 	})
 	t.Run("a pod that is started twice", func(t *testing.T) {
 		h := h.with(t)
-		id := strings.TrimSpace(h.must(append([]string{"pod", "prepare", "--net", network()}, images...)...))
+		id := strings.TrimSpace(h.must(append([]string{"pod", "prepare"}, images...)...))
 		for range 2 {
 			h.valid("", "pod", "start", id)
 		}
