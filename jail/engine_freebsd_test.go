@@ -60,7 +60,7 @@ func leftovers(dir, podID string) (left []string, err error) {
 		return nil, err
 	}
 	for _, rule := range limits {
-		if strings.Contains(rule, podID) || strings.Contains(rule, loginClass(podID, "")) {
+		if ruleOf(rule, podID) {
 			left = append(left, "limit "+rule)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/uuid"
@@ -137,6 +138,11 @@ func TestLinuxApp(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(app.Root, "vol"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	f.pod.Isolators = []sandbox.Isolator{{Name: sandbox.Memory, Value: sandbox.Resource{Request: 64 << 20, Limit: 64 << 20}}}
+	outcomes, err := f.Check(t.Context(), f.pod)
+	if err != nil {
+		t.Fatal(err)
+	}
 	f.create(t)
 	// appc spec, OS-SPEC; tty comes with a terminal, and there is no console
 	devices := []string{"devices", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/ptmx"}
@@ -152,6 +158,19 @@ func TestLinuxApp(t *testing.T) {
 	// It has a jail of its own, which ends with the pod's.
 	if got := f.parameter(t, "children.cur"); got != "1" {
 		t.Errorf("%s jails in the pod's", got)
+	}
+	// The limits of the pod bind it.
+	if outcomes[0].Status != sandbox.Enforced {
+		t.Skipf("%s is %s: %s", outcomes[0].Isolator, outcomes[0].Status, outcomes[0].Detail)
+	}
+	task, err := f.Start(t.Context(), f.pod.ID, sandbox.Process{
+		App: "app", Args: []string{sandboxtest.ProbePath, "hog-memory", "1024"}, Env: []string{"HOME=/"}, Dir: "/",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := task.Wait(t.Context()); err != nil || exit.Signal != syscall.SIGKILL {
+		t.Errorf("a memory hog ended with %+v, %v", exit, err)
 	}
 }
 

@@ -106,6 +106,17 @@ func (r rctlRule) of(subject string) string {
 	return subject + ":" + r.resource + ":" + r.action + "=" + r.amount
 }
 
+// ruleOf tells whether a rule is for a pod: its jail, one in it, or a login class of its.
+func ruleOf(rule, podID string) bool {
+	fields := strings.SplitN(rule, ":", 3)
+	if len(fields) < 3 {
+		return false
+	}
+	subject := fields[0] + ":" + fields[1]
+	return subject == "jail:"+jailName(podID) || strings.HasPrefix(subject, "jail:"+appJailName(podID, "")) ||
+		strings.HasPrefix(subject, "loginclass:"+loginClass(podID, ""))
+}
+
 const noRacct = "resources are not counted; 'echo kern.racct.enable=1 >>/boot/loader.conf' and a reboot mend it"
 
 // planner makes a plan, and tells what becomes of each isolator.
@@ -175,16 +186,31 @@ func (r *planner) ofPod(is sandbox.Isolator) (err error) {
 		if err != nil {
 			return err
 		}
-		r.limit("", is, "jail:"+jailName(r.pod.ID), rules, "")
+		r.limitPod(is, rules, "")
 	default:
 		rules, detail := resourceRules(is)
-		r.limit("", is, "jail:"+jailName(r.pod.ID), rules, detail)
+		r.limitPod(is, rules, detail)
 	}
 	return nil
 }
 
-// limit adds rules for a subject; without any, detail says why.
-func (r *planner) limit(app string, is sandbox.Isolator, subject string, rules []rctlRule, detail string) {
+// limitPod adds rules for the jails of the pod: those of one do not bind the processes of
+// a jail in it.
+func (r *planner) limitPod(is sandbox.Isolator, rules []rctlRule, detail string) {
+	subjects := []string{"jail:" + jailName(r.pod.ID)}
+	for _, app := range r.pod.Apps {
+		if app.OS == "linux" {
+			subjects = append(subjects, "jail:"+appJailName(r.pod.ID, app.Name))
+		}
+	}
+	if len(subjects) > 1 && len(r.pod.Apps) > 1 && len(rules) > 0 {
+		detail = strings.TrimPrefix(detail+"; each app for Linux has as much to itself", "; ")
+	}
+	r.limit("", is, subjects, rules, detail)
+}
+
+// limit adds rules for subjects; without any, detail says why.
+func (r *planner) limit(app string, is sandbox.Isolator, subjects []string, rules []rctlRule, detail string) {
 	status := sandbox.Modified
 	switch {
 	case len(rules) == 0:
@@ -192,8 +218,10 @@ func (r *planner) limit(app string, is sandbox.Isolator, subject string, rules [
 	case !r.host.racct:
 		status, detail = sandbox.Ignored, noRacct
 	default:
-		for _, rule := range rules {
-			r.plan.rules = append(r.plan.rules, rule.of(subject))
+		for _, subject := range subjects {
+			for _, rule := range rules {
+				r.plan.rules = append(r.plan.rules, rule.of(subject))
+			}
 		}
 	}
 	r.tell(app, is, status, detail)
@@ -235,15 +263,19 @@ func (r *planner) ofApp(app sandbox.App, number int, is sandbox.Isolator, a *app
 		}
 	default:
 		rules, detail := resourceRules(is)
-		if len(r.pod.Apps) == 1 { // what binds the jail binds root as well
-			r.limit(app.Name, is, "jail:"+jailName(r.pod.ID), rules, detail)
+		switch { // what binds a jail binds root as well
+		case app.OS == "linux":
+			r.limit(app.Name, is, []string{"jail:" + appJailName(r.pod.ID, app.Name)}, rules, detail)
+			return
+		case len(r.pod.Apps) == 1:
+			r.limit(app.Name, is, []string{"jail:" + jailName(r.pod.ID)}, rules, detail)
 			return
 		}
 		if len(rules) > 0 && r.host.racct {
 			a.class = loginClass(r.pod.ID, strconv.Itoa(number))
 			detail = strings.TrimPrefix(detail+"; it binds a login class, which root in the app can leave", "; ")
 		}
-		r.limit(app.Name, is, "loginclass:"+a.class, rules, detail)
+		r.limit(app.Name, is, []string{"loginclass:" + a.class}, rules, detail)
 	}
 }
 

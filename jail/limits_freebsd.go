@@ -93,34 +93,19 @@ func (p *pod) apply() error {
 
 // removeRules removes the rules of a pod: they would outlive it.
 func removeRules(podID string) error {
-	subjects := []string{"jail:" + jailName(podID)}
-	classes, err := loginClasses(podID)
+	all, err := rules(":")
 	if err != nil {
 		return err
 	}
-	for _, class := range classes {
-		subjects = append(subjects, "loginclass:"+class)
-	}
-	for _, subject := range subjects {
-		err := rctl(unix.SYS_RCTL_REMOVE_RULE, subject, nil)
-		// There are none, or the kernel counts no resources (kern.racct.enable).
-		if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EOPNOTSUPP) {
-			return fmt.Errorf("remove resource limits of %s: %w", subject, err)
+	for _, rule := range all {
+		if !ruleOf(rule, podID) {
+			continue
+		}
+		if err := rctl(unix.SYS_RCTL_REMOVE_RULE, rule, nil); err != nil && !errors.Is(err, unix.ESRCH) { // by another Destroy
+			return fmt.Errorf("remove resource limit %s: %w", rule, err)
 		}
 	}
 	return nil
-}
-
-// loginClasses are those of a pod that have rules.
-func loginClasses(podID string) (classes []string, err error) {
-	rules, err := rules("loginclass:")
-	for _, rule := range rules {
-		fields := strings.Split(rule, ":") // loginclass:NAME:RESOURCE:ACTION=AMOUNT
-		if len(fields) > 1 && strings.HasPrefix(fields[1], loginClass(podID, "")) {
-			classes = append(classes, fields[1])
-		}
-	}
-	return classes, err
 }
 
 // rules lists those that match a filter, as rctl(8) does.

@@ -65,6 +65,16 @@ func TestPlan(t *testing.T) {
 			p.Apps = append(p.Apps, sandbox.App{Name: "db", Isolators: []sandbox.Isolator{resource(sandbox.CPU, 500, 500)}})
 		}, plan{rules: []string{"loginclass:" + class + "1:pcpu:deny=50"}, apps: map[string]appPlan{"db": {class: class + "1"}}},
 			[]string{"db resource/cpu modified it binds a login class, which root in the app can leave"}},
+		{"of an app for Linux", func(p *sandbox.Pod, _ *abilities) {
+			p.Isolators = []sandbox.Isolator{resource(sandbox.Memory, 1<<20, 1<<20)}
+			p.Apps[0].OS, p.Apps[0].Isolators = "linux", []sandbox.Isolator{resource(sandbox.CPU, 500, 500)}
+		}, plan{rules: []string{jail + ":memoryuse:sigkill=1048576", jail + ".app-web:memoryuse:sigkill=1048576", jail + ".app-web:pcpu:deny=50"}},
+			[]string{" resource/memory enforced", "web resource/cpu enforced"}},
+		{"of an app for Linux among others", func(p *sandbox.Pod, _ *abilities) {
+			p.Isolators = []sandbox.Isolator{resource(sandbox.Memory, 1<<20, 1<<20)}
+			p.Apps = append(p.Apps, sandbox.App{Name: "db", OS: "linux"})
+		}, plan{rules: []string{jail + ":memoryuse:sigkill=1048576", jail + ".app-db:memoryuse:sigkill=1048576"}},
+			[]string{" resource/memory modified each app for Linux has as much to itself"}},
 		{"rctl", func(p *sandbox.Pod, _ *abilities) {
 			p.Isolators = []sandbox.Isolator{{Name: sandbox.FreeBSDRctl, Value: sandbox.Settings{"maxproc:deny": "10", "openfiles:deny": "100/process"}}}
 		}, plan{rules: []string{jail + ":maxproc:deny=10", jail + ":openfiles:deny=100/process"}}, []string{" os/freebsd/rctl enforced"}},
@@ -250,6 +260,23 @@ func TestInfoIsolators(t *testing.T) {
 		}
 		if _, listed := Info().Isolators[name]; listed == (outcomes[0].Status == sandbox.Ignored) {
 			t.Errorf("%s is %s, listed: %v", name, outcomes[0].Status, listed)
+		}
+	}
+}
+
+func TestRuleOf(t *testing.T) {
+	for rule, want := range map[string]bool{
+		"jail:jetpack-" + podID + ":pcpu:deny=1":        true,
+		"jail:jetpack-" + podID + ".app-db:pcpu:deny=1": true,
+		"loginclass:" + class + "1:pcpu:deny=1":         true,
+		"jail:jetpack-" + podID + "0:pcpu:deny=1":       false,
+		"jail:other:pcpu:deny=1":                        false,
+		"loginclass:jetpack-" + podID + ":pcpu:deny=1":  false,
+		"user:0:pcpu:deny=1":                            false,
+		"jail:jetpack-" + podID:                         false,
+	} {
+		if got := ruleOf(rule, podID); got != want {
+			t.Errorf("%s: %v", rule, got)
 		}
 	}
 }
