@@ -51,7 +51,7 @@ var faults = []fault{
 				pod.Apps[i].Mounts, pod.Apps[i].App.MountPoints = nil, nil
 			}
 		},
-		want: []string{`"/db" is not a mount point`, "timed out waiting for /db/sidekick", "timed out waiting for /db/main"},
+		want: []string{notMounted(), "timed out waiting for /db/sidekick", "timed out waiting for /db/main"},
 	},
 	{
 		name: "volume read-only",
@@ -161,6 +161,14 @@ var faults = []fault{
 // says tells whether the validator has all these complaints.
 func (r result) says(texts []string) bool {
 	return !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(r.stderr, text) })
+}
+
+// notMounted is what the validator says where there is not even a directory.
+func notMounted() string {
+	if runtime.GOOS == "linux" {
+		return `"/db" is not a mount point`
+	}
+	return `error calling statfs on "/db"`
 }
 
 func linuxOnly(text string) []string {
