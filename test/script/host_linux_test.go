@@ -49,7 +49,7 @@ func newHost(t *testing.T) *host {
 }
 
 func (h *host) command(args ...string) *exec.Cmd {
-	return exec.Command(h.bin, append([]string{"--root", h.root}, args...)...)
+	return exec.Command(h.bin, append([]string{"--root", h.root, "--set", "mds.autostart=off"}, args...)...)
 }
 
 // must runs a command that has to succeed and gives what it printed.
@@ -164,7 +164,8 @@ func (h *host) killAfter(within time.Duration, args ...string) {
 	}
 	defer func() { _ = r.Close() }()
 	cmd := h.command(args...)
-	cmd.ExtraFiles = []*os.File{inherited}
+	cmd.ExtraFiles = make([]*os.File, 16) // behind those that it gives its own children
+	cmd.ExtraFiles[len(cmd.ExtraFiles)-1] = inherited
 	err = errors.Join(cmd.Start(), inherited.Close())
 	if err != nil {
 		h.t.Fatal(err)
