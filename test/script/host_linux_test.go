@@ -427,7 +427,8 @@ func TestTerminal(t *testing.T) {
 		term := h.onTerminal(size, "image", "prune", "--all")
 		term.expect("[y/N]")
 		term.keys("\x03")
-		if code := term.code(); code != 1 || !strings.Contains(term.shown(), "interrupted") {
+		term.expect("interrupted") // what it said last may come after its end
+		if code := term.code(); code != 1 {
 			t.Errorf("exit code %d:\n%s", code, term.shown())
 		}
 	})
