@@ -202,7 +202,9 @@ func (e *Engine) create(ctx context.Context, p *pod) (err error) {
 		return p.makeJail(opts)
 	}
 	return network.Lease(ctx, e.cfg.Interface, network.Seed(p.spec.ID), jailed,
-		func(addrs []netip.Addr) error { return p.recordAddresses(e.cfg.Interface, addrs) },
+		func(addrs []netip.Addr) error {
+			return network.Held{Interface: e.cfg.Interface, Addresses: addrs}.Write(p.dir)
+		},
 		func(addrs []netip.Addr) error {
 			opts.Addresses = addrs
 			return p.makeJail(opts)
@@ -347,8 +349,8 @@ func (e *Engine) Addresses(_ context.Context, podID string) ([]netip.Addr, error
 	} else if err != nil {
 		return nil, err
 	}
-	l, err := readLease(dir)
-	return l.Addresses, err
+	held, err := network.ReadHeld(dir)
+	return held.Addresses, err
 }
 
 // List implements sandbox.Engine. A jail whose directory was taken away by hand is

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/jetpack-run/jetpack/internal/network"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/internal/sandbox/sandboxtest"
 	"github.com/jetpack-run/jetpack/internal/testenv"
@@ -340,7 +341,7 @@ func TestReleaseOfAnothersAddress(t *testing.T) {
 	if err := os.Mkdir(dead.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := dead.recordAddresses(f.cfg.Interface, addrs); err != nil {
+	if err := (network.Held{Interface: f.cfg.Interface, Addresses: addrs}).Write(dead.dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Destroy(t.Context(), filepath.Base(dead.dir)); err != nil {

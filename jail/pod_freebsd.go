@@ -3,7 +3,6 @@ package jail
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,8 +28,6 @@ const (
 	lockFile = "lock"
 	// rootDir is the root of the jail, with a directory per app.
 	rootDir = "root"
-	// leaseFile tells which addresses the pod has, or is about to get.
-	leaseFile = "addresses.json"
 )
 
 const (
@@ -49,39 +46,6 @@ type pod struct {
 	jid   int
 	own   map[string]int // jails of Linux apps, by their names
 	tasks sync.WaitGroup // those that are waited for
-}
-
-// lease is the content of leaseFile.
-type lease struct {
-	Interface string       `json:"interface"`
-	Addresses []netip.Addr `json:"addresses"`
-}
-
-func (p *pod) recordAddresses(name string, addrs []netip.Addr) error {
-	data, err := json.Marshal(lease{name, addrs})
-	if err != nil {
-		return err
-	}
-	// Not on stable storage: no address outlives the boot.
-	file := filepath.Join(p.dir, leaseFile)
-	if err := os.WriteFile(file+".new", data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(file+".new", file)
-}
-
-func readLease(dir string) (l lease, err error) {
-	data, err := os.ReadFile(filepath.Join(dir, leaseFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return l, nil
-	}
-	if err != nil {
-		return l, err
-	}
-	if !json.Valid(data) {
-		return l, nil // what a loss of power has left
-	}
-	return l, json.Unmarshal(data, &l)
 }
 
 // makeMountPoints makes the directories of the apps in the jail's root, and in
@@ -297,11 +261,11 @@ func endJail(ctx context.Context, name string) error {
 }
 
 func releaseAddresses(ctx context.Context, dir string) error {
-	l, err := readLease(dir)
-	if err != nil || len(l.Addresses) == 0 {
+	held, err := network.ReadHeld(dir)
+	if err != nil || len(held.Addresses) == 0 {
 		return err
 	}
-	return network.Release(ctx, l.Interface, l.Addresses, func(a netip.Addr) (bool, error) {
+	return network.Release(ctx, held.Interface, held.Addresses, func(a netip.Addr) (bool, error) {
 		all, err := jailed()
 		return slices.Contains(all, a), err
 	})

@@ -222,8 +222,8 @@ func (e *Engine) Addresses(_ context.Context, podID string) ([]netip.Addr, error
 	} else if err != nil {
 		return nil, err
 	}
-	l, err := readLease(dir)
-	return l.Addresses, err
+	held, err := network.ReadHeld(dir)
+	return held.Addresses, err
 }
 
 // List implements sandbox.Engine. A pod whose directory was taken away by hand may have

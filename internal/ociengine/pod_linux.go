@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,8 +28,6 @@ const (
 	lockFile = "lock"
 	// holderFile says who the holder is, as a holderID.
 	holderFile = "holder.json"
-	// leaseFile says on which bridge the pod is, as a lease.
-	leaseFile = "network.json"
 	// shmDir is the mount point of the pod's /dev/shm.
 	shmDir = "shm"
 	// runtimeDir is the runtime's own state.
@@ -91,60 +88,30 @@ func (e *Engine) newPod(ctx context.Context, dir string, spec sandbox.Pod, plan 
 	return p, nil
 }
 
-// lease is the content of leaseFile.
-type lease struct {
-	Bridge    string       `json:"bridge"`
-	Addresses []netip.Addr `json:"addresses"` // empty until the pod has them
-}
-
 // owner is what network knows a pod by.
 func (e *Engine) owner(podID string) string { return e.cfg.Scope + "/" + podID }
 
 // join connects a pod to the bridge.
 func (e *Engine) join(ctx context.Context, p *pod) error {
-	l := lease{Bridge: e.cfg.Bridge.Name}
-	if err := l.record(p.dir); err != nil {
+	held := network.Held{Interface: e.cfg.Bridge.Name}
+	if err := held.Write(p.dir); err != nil {
 		return err
 	}
 	var err error
-	l.Addresses, err = e.cfg.Bridge.Join(ctx, e.owner(p.spec.ID), network.Seed(p.spec.ID), p.holder.namespaces["net"])
+	held.Addresses, err = e.cfg.Bridge.Join(ctx, e.owner(p.spec.ID), network.Seed(p.spec.ID), p.holder.namespaces["net"])
 	if err != nil {
 		return fmt.Errorf("network private: %w%s", err, otherwise)
 	}
-	return l.record(p.dir)
-}
-
-func (l lease) record(dir string) error {
-	data, err := json.Marshal(l)
-	if err != nil {
-		return err
-	}
-	// Not on stable storage: no interface outlives the boot.
-	file := filepath.Join(dir, leaseFile)
-	if err := os.WriteFile(file+".new", data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(file+".new", file)
-}
-
-func readLease(dir string) (l lease, err error) {
-	data, err := os.ReadFile(filepath.Join(dir, leaseFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return l, nil
-	}
-	if err != nil || !json.Valid(data) { // what a loss of power has left
-		return l, err
-	}
-	return l, json.Unmarshal(data, &l)
+	return held.Write(p.dir)
 }
 
 // leave takes away what a pod has of a network.
 func (e *Engine) leave(ctx context.Context, dir, id string) error {
-	l, err := readLease(dir)
-	if err != nil || l.Bridge == "" {
+	held, err := network.ReadHeld(dir)
+	if err != nil || held.Interface == "" {
 		return err
 	}
-	return network.Leave(ctx, e.owner(id), l.Bridge)
+	return network.Leave(ctx, e.owner(id), held.Interface)
 }
 
 // leaveStray does it for a pod whose directory was taken away by hand.
