@@ -11,13 +11,14 @@
 // is ever followed, wherever it points and whoever made it.
 //
 // A Checker tells what an Applier would refuse without touching a file system. A
-// Filter restricts an Applier to a Whitelist, and Prune a finished tree.
+// Filter restricts an Applier to a Whitelist, and Prune a finished tree. Pack is the
+// inverse: it writes the entries of which an Applier makes the same tree.
 //
 // It must run as root. FreeBSD file flags and access control lists in an archive
 // (SCHILY.fflags, SCHILY.acl.*) are not restored, which gives a warning.
 //
-// Not for: reading tar or compressed streams, choosing what is extracted
-// (image/aci), or looking things up in a finished tree (internal/inroot).
+// Not for: compressed streams and the archives around the entries, choosing what is
+// extracted (image/aci), or looking things up in a finished tree (internal/inroot).
 package layer
 
 import (

@@ -1,10 +1,13 @@
 package layer
 
 import (
+	"archive/tar"
 	"errors"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jetpack-run/jetpack/internal/xattr"
 )
 
 // openBeneath cannot: O_RESOLVE_BENEATH follows links that lead to places beneath.
@@ -42,4 +45,27 @@ func xattrUnfit(name string, size int) string {
 // all; golang.org/x/sys answers ENOATTR for namespaces other than user and system.
 func xattrRefused(err error) bool {
 	return errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOATTR)
+}
+
+// readXattrs gives an entry the attributes of base in dir, if it is a directory or
+// a regular file: setXattrsAt says why no other has any.
+func readXattrs(hdr *tar.Header, dir int, base string) error {
+	if hdr.Typeflag != tar.TypeReg && hdr.Typeflag != tar.TypeDir {
+		return nil
+	}
+	fd, err := openat(dir, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer closeDir(fd)
+	return xattrsOf{
+		names: func() ([]string, error) { return xattr.NamesAt(fd) },
+		value: func(name string) ([]byte, error) { return xattr.ValueAt(fd, name) },
+	}.addTo(hdr)
+}
+
+// isPortable: attributes of users. In the namespace of the system are access control
+// lists, as the kernel has them in memory.
+func isPortable(name string) bool {
+	return strings.HasPrefix(name, "user.") && !strings.Contains(name, ".overlay.")
 }

@@ -1,10 +1,15 @@
 package layer
 
 import (
+	"archive/tar"
 	"errors"
+	"fmt"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jetpack-run/jetpack/internal/xattr"
 )
 
 // openBeneath opens a directory below an open one if there is no link on the way,
@@ -56,4 +61,25 @@ func xattrUnfit(string, int) string { return "" }
 // layer does otherwise.
 func xattrRefused(err error) bool {
 	return errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM)
+}
+
+// readXattrs gives an entry the attributes of base in dir, which is not opened: the
+// path leads through the descriptor of its directory and ends there.
+func readXattrs(hdr *tar.Header, dir int, base string) error {
+	path := fmt.Sprintf("/proc/self/fd/%d/%s", dir, base)
+	return xattrsOf{
+		names: func() ([]string, error) { return xattr.Names(path) },
+		value: func(name string) ([]byte, error) { return xattr.Value(path, name) },
+	}.addTo(hdr)
+}
+
+// isPortable: attributes of users, capabilities and access control lists (xattr(7),
+// capabilities(7), acl(5)). The others are labels of this host, or the state of a
+// file system.
+func isPortable(name string) bool {
+	switch name {
+	case "security.capability", "system.posix_acl_access", "system.posix_acl_default":
+		return true
+	}
+	return strings.HasPrefix(name, "user.") && !strings.Contains(name, ".overlay.")
 }
