@@ -1,0 +1,114 @@
+package aci
+
+import (
+	"archive/tar"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/ulikunitz/xz"
+
+	"github.com/jetpack-run/jetpack/image/layer"
+)
+
+// PackOptions say what Pack writes.
+type PackOptions struct {
+	// Root is an absolute directory, the root file system, which nobody writes to
+	// meanwhile.
+	Root string
+	// Names are what of Root the image has, clean names; nil for all.
+	Names []string
+	// Latest is written in place of all later modification times, and is the
+	// manifest's; zero for none (SOURCE_DATE_EPOCH).
+	Latest time.Time
+	// Compression is how the file is compressed; see Compress.
+	Compression Compression
+}
+
+// Pack writes an image file: the manifest, rootfs, and what is below it as
+// layer.Pack does. The manifest's entry is 0644, 0:0, of the time Latest or, without
+// one, 1970: equal trees and manifests give equal image IDs. The manifest is not
+// looked at.
+func Pack(ctx context.Context, w io.Writer, manifest []byte, o PackOptions) error {
+	err := compress(w, o.Compression, func(w io.Writer) error {
+		tw := tar.NewWriter(w)
+		if err := writeManifest(tw, manifest, o.Latest); err != nil {
+			return err
+		}
+		names := o.Names
+		if names != nil && !slices.Contains(names, ".") {
+			names = append([]string{"."}, names...)
+		}
+		if err := layer.Pack(ctx, tw, o.Root, names, layer.PackOptions{Below: rootfsName, Latest: o.Latest}); err != nil {
+			return err
+		}
+		return tw.Close()
+	})
+	if err != nil {
+		return fmt.Errorf("write image: %w", err)
+	}
+	return nil
+}
+
+// writeManifest writes the entry of a manifest.
+func writeManifest(w *tar.Writer, manifest []byte, modTime time.Time) error {
+	if modTime.IsZero() {
+		modTime = time.Unix(0, 0)
+	}
+	hdr := &tar.Header{
+		Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: manifestName, Mode: 0o644,
+		ModTime: modTime, Size: int64(len(manifest)),
+	}
+	if err := w.WriteHeader(hdr); err != nil {
+		return err
+	}
+	_, err := w.Write(manifest)
+	return err
+}
+
+// ParseCompression tells how an image file is to be written: "gzip" or "gz", "xz",
+// "none". What else is read cannot be written: zstd is read by no other tool, and there
+// is no well-kept library that writes bzip2.
+func ParseCompression(name string) (Compression, error) {
+	switch c := Compression(name); c {
+	case "gz", Gzip:
+		return Gzip, nil
+	case Xz, None:
+		return c, nil
+	}
+	return "", fmt.Errorf("images are written with gzip, xz or none, not %q", name)
+}
+
+// Compress compresses what is written to it, in a way that ParseCompression gives.
+// Equal contents give equal bytes. Closing it does not close w.
+func Compress(w io.Writer, c Compression) (io.WriteCloser, error) {
+	switch c {
+	case Gzip:
+		return gzip.NewWriter(w), nil // with neither name nor time
+	case Xz:
+		return xz.NewWriter(w)
+	case None:
+		return nopCloser{w}, nil
+	}
+	return nil, fmt.Errorf("compress: %q cannot be written", c)
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// compress gives write what compresses to w. After an error the end is missing, so that
+// who reads w does not take the file for a whole one.
+func compress(w io.Writer, c Compression, write func(io.Writer) error) error {
+	z, err := Compress(w, c)
+	if err != nil {
+		return err
+	}
+	if err := write(z); err != nil {
+		return err
+	}
+	return z.Close()
+}
