@@ -88,6 +88,9 @@ type Options struct {
 	// MetadataClient gives the program that asks the metadata service, for apps of an
 	// operating system; it is mounted in all of them. Nil is none.
 	MetadataClient func(system string) string `json:"-"`
+	// Fill puts more into the fresh root of each app, a directory, before anything else
+	// is done with it; nil is nothing.
+	Fill func(root string) error `json:"-"`
 }
 
 // Info is a pod as commands show it.

@@ -105,7 +105,7 @@ var noEffect = lazyregexp.New(`^(ip-address|jetpack/devfs-ruleset|jetpack/jail\.
 func (r *Runtime) checkAnnotations(m *schema.PodManifest, strict bool) error {
 	for _, a := range m.Annotations {
 		name := a.Name.String()
-		if !noEffect().MatchString(name) || r.heeds(name) {
+		if !noEffect().MatchString(name) || r.Heeds(name) {
 			continue
 		}
 		if strict {
@@ -116,7 +116,8 @@ func (r *Runtime) checkAnnotations(m *schema.PodManifest, strict bool) error {
 	return nil
 }
 
-func (r *Runtime) heeds(annotation string) bool {
+// Heeds tells whether an annotation of a pod means something to the engine.
+func (r *Runtime) Heeds(annotation string) bool {
 	return slices.ContainsFunc(r.Engine.Info().Annotations, func(known string) bool {
 		return annotation == known || strings.HasSuffix(known, "/") && strings.HasPrefix(annotation, known)
 	})

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 
+	"github.com/appc/spec/schema/types"
 	"golang.org/x/sys/unix"
 
 	"github.com/jetpack-run/jetpack/internal/inroot"
@@ -178,6 +180,56 @@ func (r *Runtime) diffRoot(ctx context.Context, tree string, made madeRoot, runn
 		}
 		return isSystem(c.Path)
 	}), nil
+}
+
+// Root gives do the root of an app, mounted, after Wait and without what jetpack itself
+// has made in it; diff compares it with the image. Errors: sandbox.ErrNotFound (app).
+func (r *Run) Root(ctx context.Context, app types.ACName, do func(dir string, diff func() ([]storage.Change, error)) error) (err error) {
+	p := r.pod
+	if p.Manifest.Apps.Get(app) == nil {
+		return fmt.Errorf("pod %s: app %s: %w", p.UUID, app, sandbox.ErrNotFound)
+	}
+	made, err := p.rt.readRoots(p.UUID)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.release(context.WithoutCancel(ctx))) }()
+	tree := rootTree(p.UUID, app)
+	dir, err := p.rt.Storage.Mount(ctx, tree)
+	if err != nil {
+		return err
+	}
+	if err := made[app.String()].clear(dir); err != nil {
+		return fmt.Errorf("pod %s: app %s: %w", p.UUID, app, err)
+	}
+	return do(dir, func() ([]storage.Change, error) {
+		changes, err := p.rt.Storage.Diff(ctx, tree)
+		return slices.DeleteFunc(changes, func(c storage.Change) bool {
+			// Where the image has no directory to mount the system on, it stays without.
+			return c.Kind == storage.Added && isSystem(c.Path) && os.Remove(filepath.Join(dir, c.Path)) == nil
+		}), err
+	})
+}
+
+// clear takes away what jetpack has made in a root, unless the app has changed it or put
+// something into it.
+func (m madeRoot) clear(dir string) (err error) {
+	root, err := inroot.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	paths := slices.Sorted(maps.Keys(m.Made))
+	for _, path := range slices.Backward(paths) { // what is in a directory first
+		is, err := describe(root, path)
+		if err == nil && is == m.Made[path] {
+			err = root.Remove(path)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
+			return err
+		}
+	}
+	return nil
 }
 
 // isSystem tells of what the sandbox makes to mount the system on: apps never see

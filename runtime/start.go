@@ -263,7 +263,8 @@ func (p *Pod) makeTree(ctx context.Context, tree string, create func() error) er
 func (p *Pod) prepareRoot(ctx context.Context, ra *schema.RuntimeApp, img *image.Image, made roots) (_ *app, err error) {
 	name := ra.Name.String()
 	tree := rootTree(p.UUID, ra.Name)
-	if _, kept := made[name]; !kept {
+	_, kept := made[name]
+	if !kept {
 		if err := p.cloneRoot(ctx, img, tree); err != nil {
 			return nil, fmt.Errorf("app %s: %w", name, err)
 		}
@@ -271,6 +272,11 @@ func (p *Pod) prepareRoot(ctx context.Context, ra *schema.RuntimeApp, img *image
 	dir, err := p.rt.Storage.Mount(ctx, tree)
 	if err != nil {
 		return nil, fmt.Errorf("app %s: %w", name, err)
+	}
+	if p.Options.Fill != nil && !kept {
+		if err := p.Options.Fill(dir); err != nil {
+			return nil, fmt.Errorf("app %s: %w", name, err)
+		}
 	}
 	root, err := inroot.Open(dir)
 	if err != nil {

@@ -79,10 +79,17 @@ func (o *podOptions) check() error {
 	if o.profile != "" && !slices.Contains(sandbox.Profiles(), sandbox.Profile(o.profile)) {
 		return usagef("--profile %q: want strict, default or relaxed", o.profile)
 	}
-	if !slices.Contains(pulls, o.pull) {
-		return usagef("--pull %q: want never, missing or newer", o.pull)
+	if err := checkPull(o.pull); err != nil {
+		return err
 	}
 	return o.waived.check()
+}
+
+func checkPull(when string) error {
+	if !slices.Contains(pulls, when) {
+		return usagef("--pull %q: want never, missing or newer", when)
+	}
+	return nil
 }
 
 // limits are the isolators of the pod that have flags of their own.
@@ -156,12 +163,8 @@ func (c *cli) template(ctx context.Context, h *host, rt *runtime.Runtime, o *pod
 		if err != nil {
 			return nil, err
 		}
-		if fetch.IsLocation(req.Image) {
-			img, err := c.takeIn(ctx, h, req.Image, "", o.waived, o.strict)
-			if err != nil {
-				return nil, err
-			}
-			req.Image = string(img.ID)
+		if req.Image, err = c.bringIn(ctx, h, req.Image, o.waived, o.strict); err != nil {
+			return nil, err
 		}
 		req.Mounts = append(req.Mounts, volumes.mounts...)
 		requests[i] = req
@@ -187,6 +190,19 @@ func (c *cli) template(ctx context.Context, h *host, rt *runtime.Runtime, o *pod
 		}
 	}
 	return m, nil
+}
+
+// bringIn gives the ID of an image whose location the user gave, which is taken in; any other
+// name is left for the store to find.
+func (c *cli) bringIn(ctx context.Context, h *host, name string, waived insecure, strict bool) (string, error) {
+	if !fetch.IsLocation(name) {
+		return name, nil
+	}
+	img, err := c.takeIn(ctx, h, name, "", waived, strict)
+	if err != nil {
+		return "", err
+	}
+	return string(img.ID), nil
 }
 
 // readManifest reads a pod manifest; with strict, what it would warn of is refused.

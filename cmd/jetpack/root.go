@@ -62,12 +62,13 @@ func newRootCommand(c *cli) *cobra.Command {
 
 // shortcuts are the verbs of everyday.
 func shortcuts(c *cli) []*cobra.Command {
-	run, list, images, fetch := newPodRunCommand(c), newPodListCommand(c), newImageListCommand(c), newImageFetchCommand(c)
+	run, list, images, fetch, build := newPodRunCommand(c), newPodListCommand(c), newImageListCommand(c), newImageFetchCommand(c), newImageBuildCommand(c)
 	run.Short += " (pod run)"
 	list.Short += " (pod list)"
 	images.Use, images.Aliases, images.Short = "images", nil, images.Short+" (image list)"
 	fetch.Short += " (image fetch)"
-	return []*cobra.Command{run, list, images, fetch}
+	build.Short += " (image build)"
+	return []*cobra.Command{run, list, images, fetch, build}
 }
 
 // annotationNoConfig marks commands that work whatever the configuration says.

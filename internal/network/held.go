@@ -7,8 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-
-	"github.com/jetpack-run/jetpack/internal/atomicfile"
 )
 
 // heldFile is the note in a pod's directory of what it holds.
@@ -29,7 +27,11 @@ func (h Held) Write(dir string) error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.Replace(filepath.Join(dir, heldFile), data, 0o600)
+	file := filepath.Join(dir, heldFile)
+	if err := os.WriteFile(file+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
 }
 
 // ReadHeld reads the note; where there is none, or what a loss of power has left of one,
