@@ -29,7 +29,7 @@ import (
 	"github.com/jetpack-run/jetpack/runtime"
 )
 
-// ErrFailed says that the command ended with another exit code than 0.
+// ErrFailed says that the command ended with another exit code than 0, or left no manifest.
 var ErrFailed = errors.New("the build failed")
 
 // WorkDir is where the command runs. It is always the same, so that two builds are, and
@@ -123,7 +123,7 @@ type Build struct {
 }
 
 // Finish waits for the command and takes the image into the store. Errors: ErrFailed,
-// manifest.ErrInvalid, fs.ErrNotExist for a missing manifest, those of aci.Import.
+// manifest.ErrInvalid, those of aci.Import.
 func (b *Build) Finish(ctx context.Context) (img *image.Image, err error) {
 	info, err := b.Run.Wait()
 	defer func() {
@@ -237,7 +237,7 @@ func allPaths(ctx context.Context, root string) (paths []string, err error) {
 func (b *Build) readManifest(root string) (*schema.ImageManifest, error) {
 	raw, err := readFile(filepath.Join(root, WorkDir), ManifestFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("build: the command has left no %s in its directory: %w", ManifestFile, err)
+		return nil, fmt.Errorf("%w: the command has left no %s in its directory", ErrFailed, ManifestFile)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("build: %w", err)

@@ -20,7 +20,10 @@ func copyTree(ctx context.Context, from string, names []string, as, to string, l
 	go func() {
 		tw := tar.NewWriter(w)
 		err := layer.Pack(ctx, tw, from, names, layer.PackOptions{})
-		w.CloseWithError(errors.Join(err, tw.Close()))
+		if err == nil {
+			err = tw.Close() // which makes it whole
+		}
+		w.CloseWithError(err)
 	}()
 	defer func() { err = errors.Join(err, r.Close()) }()
 	dir, err := os.Open(to)

@@ -4,6 +4,7 @@
 //	exits CODE COMMAND ARG...       runs a command that must end with that code
 //	aci FILE NAME [FIELD]...        makes an image with /bin/probe; a FIELD is a member of
 //	                                the manifest, or PATH=CONTENT, PATH/ or PATH->TARGET
+//	entries FILE                    prints what is in an image's archive, a line each, without times
 //	waitfor FILE TEXT               waits until a file contains a text
 //	serve DIR                       serves a repository at https://localhost:$PORT, where
 //	                                discovery looks from then on; what it is asked for is
@@ -17,14 +18,18 @@
 package script
 
 import (
+	"archive/tar"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -32,6 +37,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/jetpack-run/jetpack/image/aci"
 	"github.com/jetpack-run/jetpack/image/aci/acitest"
 	"github.com/jetpack-run/jetpack/internal/manifest"
 	"github.com/jetpack-run/jetpack/internal/sandbox/sandboxtest"
@@ -68,6 +74,7 @@ func TestScripts(t *testing.T) {
 			Cmds: map[string]func(*testscript.TestScript, bool, []string){
 				"exits":         exits,
 				"waitfor":       waitFor,
+				"entries":       entries,
 				"aci":           func(ts *testscript.TestScript, neg bool, args []string) { makeACI(t, ts, probe, args) },
 				"leavesnothing": leavesNothing,
 				"serve":         serve,
@@ -225,6 +232,40 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+func entries(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: entries FILE")
+	}
+	f, err := os.Open(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer func() { ts.Check(f.Close()) }()
+	r, _, err := aci.Decompress(f)
+	ts.Check(err)
+	defer func() { ts.Check(r.Close()) }()
+	for in := tar.NewReader(r); ; {
+		hdr, err := in.Next()
+		if err == io.EOF { //nolint:errorlint // a wrapped EOF is a failure to read
+			return
+		}
+		ts.Check(err)
+		mode := hdr.Mode & 0o7777
+		if hdr.Typeflag == tar.TypeSymlink {
+			mode = 0o777 // FreeBSD has others, without meaning
+		}
+		line := fmt.Sprintf("%c %04o %d:%d %q", hdr.Typeflag, mode, hdr.Uid, hdr.Gid, hdr.Name)
+		if hdr.Linkname != "" {
+			line += fmt.Sprintf(" -> %q", hdr.Linkname)
+		}
+		for _, record := range slices.Sorted(maps.Keys(hdr.PAXRecords)) {
+			if name, ok := strings.CutPrefix(record, "SCHILY.xattr."); ok {
+				line += fmt.Sprintf(" %s=%q", name, hdr.PAXRecords[record])
+			}
+		}
+		_, err = fmt.Fprintln(ts.Stdout(), line)
+		ts.Check(err)
 	}
 }
 

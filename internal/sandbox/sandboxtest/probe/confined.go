@@ -47,6 +47,7 @@ func init() {
 		"storm":       {1, storm},
 		"orphan":      {0, orphan},
 		"try":         {1, try},
+		"do":          {1, do},
 		"mkdir":       {1, func(_ System, args []string) error { return os.Mkdir(args[2], 0o755) }},
 		"bind":        {1, bind},
 		"hog-memory":  {1, hogMemory},
