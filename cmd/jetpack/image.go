@@ -26,7 +26,7 @@ func newImageCommand(c *cli) *cobra.Command {
 		newImageFetchCommand(c), newImageImportCommand(c), newImageListCommand(c), newImageInspectCommand(c),
 		newImageManifestCommand(c), newImageExportCommand(c), newImageRmCommand(c), newImagePruneCommand(c),
 		newImageTreeCommand(c), newImageHistoryCommand(c), newImageDiffCommand(c),
-		newImageTagCommand(c), newImageUntagCommand(c), newImageVerifyCommand(c), newImageValidateCommand(c), newImageBuildCommand(c),
+		newImageTagCommand(c), newImageUntagCommand(c), newImageVerifyCommand(c), newImageValidateCommand(c), newImageBuildCommand(c), newImageSignCommand(c),
 	)
 	return cmd
 }

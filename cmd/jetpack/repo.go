@@ -178,9 +178,38 @@ func writeNew(path string, data []byte, mode os.FileMode) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
+// signing is who signs.
+type signing struct {
+	keyFile, gpgUser string
+	secret           passphrase
+}
+
+func (s *signing) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&s.keyFile, "sign", "", "sign with the secret key in `KEYFILE`, armoured OpenPGP")
+	f.StringVar(&s.gpgUser, "gpg", "", "have gpg and its agent sign with the key of `USER`")
+	s.secret.add(cmd)
+}
+
+// check comes before anything is opened.
+func (s *signing) check() error {
+	if (s.keyFile == "") == (s.gpgUser == "") {
+		return usagef("say who signs: with --sign KEYFILE ('jetpack repo keygen' makes one), or --gpg USER")
+	}
+	return nil
+}
+
+func (s *signing) signer(c *cli) (repository.Signer, error) {
+	if s.gpgUser != "" {
+		return repository.GPG(s.gpgUser), nil
+	}
+	return repository.KeyFile(s.keyFile, func() ([]byte, error) {
+		return s.secret.read(c, fmt.Sprintf("Passphrase of %s: ", s.keyFile))
+	})
+}
+
 func newRepoAddCommand(c *cli) *cobra.Command {
-	var keyFile, gpgUser string
-	var secret passphrase
+	var by signing
 	var replace bool
 	cmd := &cobra.Command{
 		Use:   "add {--sign KEYFILE | --gpg USER} DIR IMAGE...",
@@ -189,21 +218,16 @@ func newRepoAddCommand(c *cli) *cobra.Command {
 			"are those of their manifests. The highest version of a name is its latest, too.",
 		Args: atLeast(2, "DIR and IMAGE..."),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if (keyFile == "") == (gpgUser == "") {
-				return usagef("say who signs: with --sign KEYFILE ('jetpack repo keygen' makes one), or --gpg USER")
+			if err := by.check(); err != nil {
+				return err
 			}
 			r, err := openRepository(args[0])
 			if err != nil {
 				return err
 			}
-			signer := repository.GPG(gpgUser)
-			if keyFile != "" {
-				signer, err = repository.KeyFile(keyFile, func() ([]byte, error) {
-					return secret.read(c, fmt.Sprintf("Passphrase of %s: ", keyFile))
-				})
-				if err != nil {
-					return err
-				}
+			signer, err := by.signer(c)
+			if err != nil {
+				return err
 			}
 			o := repository.AddOptions{Limits: limits(c.cfg), Replace: replace}
 			for _, path := range args[1:] {
@@ -214,11 +238,8 @@ func newRepoAddCommand(c *cli) *cobra.Command {
 			return nil
 		},
 	}
-	f := cmd.Flags()
-	f.StringVar(&keyFile, "sign", "", "sign with the secret key in `KEYFILE`, armoured OpenPGP")
-	f.StringVar(&gpgUser, "gpg", "", "have gpg and its agent sign with the key of `USER`")
-	f.BoolVar(&replace, "replace", false, "replace what is published under the same name and version")
-	secret.add(cmd)
+	by.add(cmd)
+	cmd.Flags().BoolVar(&replace, "replace", false, "replace what is published under the same name and version")
 	return cmd
 }
 

@@ -40,6 +40,10 @@ const WorkDir = "/.jetpack.build.d"
 // nothing but the name is mandatory.
 const ManifestFile = "manifest.json"
 
+// baseOS is the variable by which the command knows the base's operating system, in the appc
+// spec's words.
+const baseOS = "JETPACK_BASE_OS"
+
 // appName is the pod's only app.
 const appName types.ACName = "build"
 
@@ -77,7 +81,7 @@ func (b *Builder) Start(ctx context.Context, o Options, stdio runtime.IO) (*Buil
 	}
 	m, err := b.Runtime.Template(ctx, []runtime.AppRequest{{
 		Image: string(base.ID), Name: appName.String(), Exec: o.Command[0], Args: o.Command[1:],
-		User: "0", Group: "0", WorkDir: WorkDir, Env: o.Env,
+		User: "0", Group: "0", WorkDir: WorkDir, Env: append([]string{baseOS + "=" + base.Label("os")}, o.Env...),
 	}}, nil)
 	if err != nil {
 		return nil, err
