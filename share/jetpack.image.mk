@@ -7,9 +7,10 @@
 #
 # beside a manifest.json, or a target of that name which makes it. 'make' builds the image into
 # the store: it copies the directory into a copy of PARENT_IMAGE, and there runs make again,
-# for the targets build and manifest.json. IMAGES.md tells more.
+# for the targets build and manifest.json. An image without a parent has ROOTFS instead, the
+# directory or tar archive that becomes its root. IMAGES.md tells more.
 #
-# Variables: PARENT_IMAGE (required); PKG_INSTALL, packages to install first; BUILD_DIR, the
+# Variables: PARENT_IMAGE or ROOTFS; PKG_INSTALL, packages to install first; BUILD_DIR, the
 # directory to copy (.); BUILD_CP, more files for it; BUILD_COMMAND and BUILD_ARGS, what runs in
 # the copy; BUILD_VARS, variables to hand on to it; BUILD_NET, host or none; BUILD_FLAGS, for
 # 'jetpack image build'; ACI_FILE, FLAT_ACI_FILE and ACI_ID_FILE, what is made; CLEAN_FILES;
@@ -68,7 +69,7 @@ BUILD_CP += ${.jetpack.image.mk.path}
 .endif
 
 # The parent may have no make, or another one: jetpack.make takes the host's along.
-.if !defined(BUILD_COMMAND)
+.if !defined(BUILD_COMMAND) && empty(ROOTFS)
 BUILD_COMMAND = ./jetpack.make .jetpack.build. .jetpack.image.mk=./jetpack.image.mk
 BUILD_CP     += ${_SHARE}/jetpack.make .jetpack.make
 CLEAN_FILES  += .jetpack.make
@@ -87,7 +88,7 @@ image: ${ACI_ID_FILE} .PHONY
 # the store has it no more.
 .if !make(clean) && !make(clean.*) && exists(${ACI_ID_FILE})
 _CHANGED != find ${BUILD_DIR:Q} ${BUILD_CP:N.jetpack.make} -newer ${ACI_ID_FILE:Q} \
-	! -path ${BUILD_DIR:Q} ${_PRODUCTS:@f@! -name ${f:T:Q}@} ! -path '*/.jetpack.make*' ! -path '*/.git*' | head -n 1; \
+	! -path ${BUILD_DIR:Q} ${_PRODUCTS:@f@! -name ${f:T:Q}@} ${ROOTFS:D! -path ${BUILD_DIR:Q}/${ROOTFS:Q} ! -path ${BUILD_DIR:Q}/${ROOTFS:Q}/'*'} ! -path '*/.jetpack.make*' ! -path '*/.git*' | head -n 1; \
 	${_JETPACK} image manifest `cat ${ACI_ID_FILE:Q}` >/dev/null 2>&1 || echo gone
 .if !empty(_CHANGED)
 .PHONY: ${ACI_ID_FILE}
@@ -95,12 +96,18 @@ _CHANGED != find ${BUILD_DIR:Q} ${BUILD_CP:N.jetpack.make} -newer ${ACI_ID_FILE:
 .endif
 
 ${ACI_ID_FILE}:
-.if empty(PARENT_IMAGE)
-	@echo "jetpack.image.mk: PARENT_IMAGE is not defined" >&2; exit 1
-.endif
+.if !empty(ROOTFS)
+	${MAKE} prepare
+	${MAKE} manifest.json
+	${_JETPACK} image create --rootfs=${ROOTFS:Q} --manifest=manifest.json >${.TARGET:Q}.new
+	mv ${.TARGET:Q}.new ${.TARGET:Q}
+.elif empty(PARENT_IMAGE)
+	@echo "jetpack.image.mk: neither PARENT_IMAGE nor ROOTFS is defined" >&2; exit 1
+.else
 	${MAKE} prepare
 	${_JETPACK} image build --net=${BUILD_NET} --dir=${BUILD_DIR:Q} ${BUILD_CP:@f@--cp=${f:Q}@} \
 		--save-id=${.TARGET:Q} ${BUILD_FLAGS} ${PARENT_IMAGE:Q} -- ${BUILD_COMMAND} ${BUILD_ARGS}
+.endif
 
 aci: ${ACI_FILE} .PHONY
 ${ACI_FILE}: ${ACI_ID_FILE}
