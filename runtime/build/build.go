@@ -246,7 +246,7 @@ func (b *Build) readManifest(root string) (*schema.ImageManifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build: %w", err)
 	}
-	m, warnings, err := manifest.ParseDraft(raw)
+	m, warnings, err := manifest.ParseImage(manifest.CompleteImage(raw))
 	if err != nil {
 		return nil, fmt.Errorf("build: %s: %w", ManifestFile, err)
 	}
