@@ -55,18 +55,23 @@ func Pack(ctx context.Context, w io.Writer, manifest []byte, o PackOptions) erro
 
 // writeManifest writes the entry of a manifest.
 func writeManifest(w *tar.Writer, manifest []byte, modTime time.Time) error {
-	if modTime.IsZero() {
-		modTime = time.Unix(0, 0)
-	}
 	hdr := &tar.Header{
 		Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: manifestName, Mode: 0o644,
-		ModTime: modTime, Size: int64(len(manifest)),
+		ModTime: manifestTime(modTime), Size: int64(len(manifest)),
 	}
 	if err := w.WriteHeader(hdr); err != nil {
 		return err
 	}
 	_, err := w.Write(manifest)
 	return err
+}
+
+// manifestTime is a time that does not depend on when an image is made.
+func manifestTime(latest time.Time) time.Time {
+	if latest.IsZero() {
+		return time.Unix(0, 0)
+	}
+	return latest
 }
 
 // ParseCompression tells how an image file is to be written: "gzip" or "gz", "xz",
