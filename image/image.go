@@ -39,9 +39,6 @@ var (
 	ErrDamaged = errors.New("damaged")
 )
 
-// MadeHere is the Image.Origin of what was made on this host.
-const MadeHere = "made here"
-
 // ID is an image ID: "sha512-" and the 128 lower-case hexadecimal digits of the
 // SHA-512 of the uncompressed archive (appc spec, "Image Archives").
 type ID string
@@ -64,7 +61,8 @@ func (id ID) Short() string { return string(id[:min(len(id), 19)]) }
 type Image struct {
 	ID       ID              `json:"id"`
 	Manifest json.RawMessage `json:"manifest"` // the very bytes of the archive's manifest
-	// Origin is where it came from: an absolute path, a URL, "stdin", or MadeHere.
+	// Origin is where it came from: an absolute path, a URL, "stdin", or, of an image made
+	// here, the command that made it: "image create".
 	Origin   string    `json:"origin"`
 	Imported time.Time `json:"imported"`
 	// Size and FileSize are bytes: of the uncompressed archive, of the file that came.

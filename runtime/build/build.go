@@ -202,7 +202,7 @@ func (b *Build) take(ctx context.Context, write func(io.Writer) error) (_ *image
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(write(w)) }()
 	defer func() { err = errors.Join(err, r.Close()) }()
-	img, warnings, err := aci.Import(ctx, b.builder.Store, r, aci.ImportOptions{Origin: image.MadeHere, Limits: b.options.Limits})
+	img, warnings, err := aci.Import(ctx, b.builder.Store, r, aci.ImportOptions{Origin: "image build", Limits: b.options.Limits})
 	if err != nil {
 		return nil, fmt.Errorf("build: %w", err)
 	}
