@@ -32,7 +32,7 @@ func defaults(goos string) Config {
 		Root: "/var/lib/jetpack", StorageDriver: "auto", StorageDataset: "auto", LinuxRuntime: "runc", LinuxBridge: "jetpack0", LinuxNetworks: "172.23.0.0/16 fd2c:8b5e:71c4::/64",
 		FreeBSDInterface: "lo1", FreeBSDRuleset: 5470, FreeBSDAllow: "none",
 		FetchDiscovery: "on", FetchCredentialsFile: "none", DiscoverySimple: "on", DiscoveryPort: 443, DiscoveryCAFile: "none", TrustLegacy: "off", MDSPort: 1104, MDSUser: "_jetpack", MDSAutostart: "on",
-		ImageMaxSize: 64 << 30, ImageMaxEntries: 1000000, PodStopGrace: 10 * time.Second, PodProfile: "default",
+		ImageMaxSize: 64 << 30, ImageCompression: "gzip", ImageMaxEntries: 1000000, PodStopGrace: 10 * time.Second, PodProfile: "default",
 		PathShare: "/usr/local/share/jetpack", PathLibexec: "/usr/local/libexec/jetpack", LogLevel: "info", LogFormat: "text", goos: goos,
 	}
 	if goos == "freebsd" {

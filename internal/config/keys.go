@@ -57,14 +57,15 @@ type Config struct {
 	MDSAutostart         string // mds.autostart
 	TrustLegacy          string // trust.legacy
 
-	ImageMaxSize    int64         // image.max-size, bytes
-	ImageMaxEntries int64         // image.max-entries
-	PodStopGrace    time.Duration // pod.stop-grace
-	PodProfile      string        // pod.profile
-	PathShare       string        // path.share
-	PathLibexec     string        // path.libexec
-	LogLevel        string        // log.level
-	LogFormat       string        // log.format
+	ImageMaxSize     int64         // image.max-size, bytes
+	ImageMaxEntries  int64         // image.max-entries
+	ImageCompression string        // image.compression: gzip, xz or none
+	PodStopGrace     time.Duration // pod.stop-grace
+	PodProfile       string        // pod.profile
+	PathShare        string        // path.share
+	PathLibexec      string        // path.libexec
+	LogLevel         string        // log.level
+	LogFormat        string        // log.format
 
 	goos string // whose defaults apply
 }
@@ -171,6 +172,11 @@ func Keys() []Key {
 			Name: "image.max-entries", Type: Integer, Default: "1000000",
 			Doc:   "How many files, directories and links an image may have.",
 			field: func(c *Config) any { return &c.ImageMaxEntries },
+		},
+		{
+			Name: "image.compression", Type: Choice, Choices: []string{"gzip", "xz", "none"}, Default: "gzip",
+			Doc:   "How images that are made here, or exported in another form than that they came in, are compressed. Xz makes smaller files and takes many times as long.",
+			field: func(c *Config) any { return &c.ImageCompression },
 		},
 		{
 			Name: "pod.stop-grace", Type: Duration, Default: "10s",

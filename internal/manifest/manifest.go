@@ -11,6 +11,7 @@
 package manifest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -126,6 +127,22 @@ func ParsePod(data []byte) (*schema.PodManifest, []string, error) {
 		return nil, nil, err
 	}
 	return m, limitWarnings(append(doc.warnings, more...)), nil
+}
+
+// CompleteImage puts the acKind and acVersion of an image manifest into a JSON object
+// that lacks them. All else, and what is no object, stays as it is.
+func CompleteImage(data []byte) []byte {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(data, &fields); err != nil || len(fields) == 0 {
+		return data
+	}
+	_, body, _ := bytes.Cut(data, []byte("{"))
+	for _, f := range [][2]string{{"acVersion", schema.AppContainerVersion.String()}, {"acKind", string(schema.ImageManifestKind)}} {
+		if fields[f[0]] == nil {
+			body = fmt.Appendf(nil, "%q:%q,%s", f[0], f[1], body)
+		}
+	}
+	return append([]byte("{"), body...)
 }
 
 // MarshalImage validates and encodes an image manifest as JSON without

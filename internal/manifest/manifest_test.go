@@ -573,3 +573,18 @@ func FuzzParsePod(f *testing.F) {
 		}
 	})
 }
+
+func TestCompleteImage(t *testing.T) {
+	for _, tt := range []struct{ name, data, want string }{
+		{"both", " {\"name\":\"a\"}", `{"acKind":"ImageManifest","acVersion":"0.8.11","name":"a"}`},
+		{"one", `{"acKind":"PodManifest","name":"a"}`, `{"acVersion":"0.8.11","acKind":"PodManifest","name":"a"}`},
+		{"none", `{"acVersion":"0.7.0", "acKind": "ImageManifest"}`, `{"acVersion":"0.7.0", "acKind": "ImageManifest"}`},
+		{"empty", `{}`, `{}`}, {"no object", `["{"]`, `["{"]`}, {"no JSON", `{`, `{`}, {"nothing", "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := string(CompleteImage([]byte(tt.data))); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
