@@ -25,6 +25,7 @@ func newImageCommand(c *cli) *cobra.Command {
 	cmd.AddCommand(
 		newImageFetchCommand(c), newImageImportCommand(c), newImageListCommand(c), newImageInspectCommand(c),
 		newImageManifestCommand(c), newImageExportCommand(c), newImageRmCommand(c), newImagePruneCommand(c),
+		newImageCreateCommand(c), newImageEditCommand(c),
 		newImageTreeCommand(c), newImageHistoryCommand(c), newImageDiffCommand(c),
 		newImageTagCommand(c), newImageUntagCommand(c), newImageVerifyCommand(c), newImageValidateCommand(c), newImageBuildCommand(c), newImageSignCommand(c),
 	)
@@ -205,43 +206,6 @@ func printRaw(w io.Writer, raw []byte) error {
 	b.WriteByte('\n')
 	_, err := b.WriteTo(w)
 	return err
-}
-
-func newImageExportCommand(c *cli) *cobra.Command {
-	return &cobra.Command{
-		Use:   "export IMAGE FILE",
-		Short: "Write an image's archive, just as it came, to a file or standard output (-)",
-		Args:  exactly(2, "IMAGE and FILE"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.eachImage(cmd.Context(), args[:1], func(h *host, img *image.Image) error {
-				return c.export(h, img, args[1])
-			})
-		},
-	}
-}
-
-func (c *cli) export(h *host, img *image.Image, path string) (err error) {
-	in, err := h.images.File(img)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, in.Close()) }()
-	if path == "-" {
-		_, err := io.Copy(c.stdout, in)
-		return err
-	}
-	if strings.HasPrefix(path, "-") {
-		return usagef("export to %s: want a file, or - for standard output", path)
-	}
-	if !strings.HasSuffix(path, ".aci") && !strings.HasPrefix(path, "/dev/") {
-		c.warn(path + ": other tools know an image by the suffix .aci")
-	}
-	return writeOut(path, func(out io.Writer) error {
-		if _, err := io.Copy(out, in); err != nil {
-			return fmt.Errorf("export to %s: %w", path, err)
-		}
-		return nil
-	})
 }
 
 func newImageRmCommand(c *cli) *cobra.Command {

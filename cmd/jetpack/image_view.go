@@ -19,7 +19,7 @@ type imageView struct {
 	Labels      map[string]string `json:"labels" doc:"labels, from the manifest: version, os, arch and others"`
 	Tags        []string          `json:"tags" doc:"further names in this store, sorted"`
 	Imported    time.Time         `json:"imported" doc:"when it was taken in"`
-	Origin      string            `json:"origin" doc:"where it came from: an absolute path, a URL, or stdin"`
+	Origin      string            `json:"origin" doc:"where it came from: an absolute path, a URL, stdin, or the command that made it here"`
 	Size        int64             `json:"size" doc:"bytes of the uncompressed archive"`
 	FileSize    int64             `json:"fileSize" doc:"bytes of the archive as it came"`
 	Compression string            `json:"compression" doc:"compression of the archive as it came: none, gzip, bzip2, xz or zstd"`

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/jetpack-run/jetpack/image"
+	"github.com/jetpack-run/jetpack/image/aci"
+	"github.com/jetpack-run/jetpack/internal/manifest"
+)
+
+type exportOptions struct {
+	flat        bool
+	compression string
+}
+
+func newImageExportCommand(c *cli) *cobra.Command {
+	var o exportOptions
+	cmd := &cobra.Command{
+		Use:   "export IMAGE FILE",
+		Short: "Write an image's archive to a file or standard output (-)",
+		Long: "Write an image's archive, just as it came, to a file or standard output (-). With\n" +
+			"--flat it is an archive of the image's whole root, which depends on no other image.",
+		Args: exactly(2, "IMAGE and FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.eachImage(cmd.Context(), args[:1], func(h *host, img *image.Image) error {
+				write, err := c.exporter(cmd.Context(), h, img, o)
+				if err != nil {
+					return err
+				}
+				return c.writeACI(args[1], write)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.flat, "flat", false, "the whole root as it is rendered, without dependencies and pathWhitelist")
+	f.StringVar(&o.compression, "compression", "", "compress with `NAME`: gzip, xz, none (default: as it came; with --flat image.compression)")
+	return cmd
+}
+
+// exporter gives what writes an image as an ACI.
+func (c *cli) exporter(ctx context.Context, h *host, img *image.Image, o exportOptions) (func(io.Writer) error, error) {
+	if !o.flat && o.compression == "" {
+		return func(w io.Writer) error { return copyArchive(h, img, w) }, nil
+	}
+	compression, err := c.compression(o.compression)
+	if err != nil {
+		return nil, err
+	}
+	if !o.flat {
+		return func(w io.Writer) error { return recompress(ctx, h, img, w, compression) }, nil
+	}
+	latest, err := sourceDate()
+	if err != nil {
+		return nil, err
+	}
+	m := *img.Parsed()
+	m.Dependencies, m.PathWhitelist = nil, nil
+	raw, err := manifest.MarshalImage(&m)
+	if err != nil {
+		return nil, err
+	}
+	return func(w io.Writer) error {
+		return h.images.WithRoot(ctx, img, func(root string) error {
+			return aci.Pack(ctx, w, raw, aci.PackOptions{Root: root, Latest: latest, Compression: compression})
+		})
+	}, nil
+}
+
+// compression is what a flag says, or else the configuration.
+func (c *cli) compression(flag string) (aci.Compression, error) {
+	if flag == "" {
+		flag = c.cfg.ImageCompression
+	}
+	compression, err := aci.ParseCompression(flag)
+	if err != nil {
+		return "", usagef("--compression: %w", err)
+	}
+	return compression, nil
+}
+
+// copyArchive writes the archive of an image as it came.
+func copyArchive(h *host, img *image.Image, w io.Writer) (err error) {
+	in, err := h.images.File(img)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.Close()) }()
+	_, err = io.Copy(w, in)
+	return err
+}
+
+// recompress writes the archive of an image compressed anew.
+func recompress(ctx context.Context, h *host, img *image.Image, w io.Writer, compression aci.Compression) (err error) {
+	in, err := h.images.File(img)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.Close()) }()
+	return aci.Recompress(ctx, w, in, compression)
+}
+
+// writeACI writes an image to a file that the user named, or to standard output (-).
+func (c *cli) writeACI(path string, write func(io.Writer) error) error {
+	if path == "-" {
+		return write(c.stdout)
+	}
+	if strings.HasPrefix(path, "-") {
+		return usagef("write to %s: want a file, or - for standard output", path)
+	}
+	if !strings.HasSuffix(path, ".aci") && !strings.HasPrefix(path, "/dev/") {
+		c.warn(path + ": other tools know an image by the suffix .aci")
+	}
+	return writeOut(path, func(out io.Writer) error {
+		if err := write(out); err != nil {
+			return fmt.Errorf("write %s: %w", path, err)
+		}
+		return nil
+	})
+}
