@@ -49,7 +49,7 @@ install-share: install-$(GOOS)
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -d $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	install -m 0644 share/jetpack.image.mk $(DESTDIR)$(PREFIX)/share/jetpack/jetpack.image.mk
-	install -m 0755 share/jetpack.make $(DESTDIR)$(PREFIX)/share/jetpack/jetpack.make
+	install -m 0644 share/jetpack.make $(DESTDIR)$(PREFIX)/share/jetpack/jetpack.make
 	install -m 0644 share/man/man1/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -m 0644 share/man/man5/*.5 $(DESTDIR)$(PREFIX)/share/man/man5/
 	install -m 0644 share/completions/jetpack.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/jetpack

@@ -70,7 +70,7 @@ BUILD_CP += ${.jetpack.image.mk.path}
 
 # The parent may have no make, or another one: jetpack.make takes the host's along.
 .if !defined(BUILD_COMMAND) && empty(ROOTFS)
-BUILD_COMMAND = ./jetpack.make .jetpack.build. .jetpack.image.mk=./jetpack.image.mk
+BUILD_COMMAND = sh ./jetpack.make .jetpack.build. .jetpack.image.mk=./jetpack.image.mk
 BUILD_CP     += ${_SHARE}/jetpack.make .jetpack.make
 CLEAN_FILES  += .jetpack.make
 prepare: prepare..make

@@ -28,7 +28,7 @@ if [ ! -x "$cache/bin/golangci-lint-$lint" ]; then
 fi
 "$cache/bin/golangci-lint-$lint" run
 GOOS=freebsd "$cache/bin/golangci-lint-$lint" run
-shellcheck test/*.sh .ci/run share/rc.d/*
+shellcheck test/*.sh .ci/run share/rc.d/* share/jetpack.make
 [ -z "$(go mod tidy -diff)" ] || { echo "go.mod is not tidy: run 'go mod tidy'" >&2; exit 1; }
 
 step "tests, with the race detector"

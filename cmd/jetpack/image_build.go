@@ -4,9 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -108,18 +105,4 @@ func (c *cli) runBuild(ctx context.Context, o *buildOptions, base string, comman
 	}
 	_, err = fmt.Fprintln(c.stdout, img.ID)
 	return err
-}
-
-// sourceDate is the time of what is made: zero unless SOURCE_DATE_EPOCH says it
-// (reproducible-builds.org, "SOURCE_DATE_EPOCH specification").
-func sourceDate() (time.Time, error) {
-	text, ok := os.LookupEnv("SOURCE_DATE_EPOCH")
-	if !ok || text == "" {
-		return time.Time{}, nil
-	}
-	seconds, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || seconds < 0 {
-		return time.Time{}, usagef("SOURCE_DATE_EPOCH=%.40q: want seconds since 1970", text)
-	}
-	return time.Unix(seconds, 0).UTC(), nil
 }
