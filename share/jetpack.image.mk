@@ -29,8 +29,7 @@ _JETPACK = ${JETPACK} ${JETPACK_FLAGS}
 ACI_FILE      ?= image.aci
 FLAT_ACI_FILE ?= ${ACI_FILE:R}.flat.aci
 ACI_ID_FILE   ?= ${ACI_FILE}.id
-_PRODUCTS      = ${ACI_FILE} ${ACI_FILE}.asc ${FLAT_ACI_FILE} ${ACI_ID_FILE}
-CLEAN_FILES   += ${_PRODUCTS}
+CLEAN_FILES   += ${ACI_FILE} ${ACI_FILE}.asc ${FLAT_ACI_FILE} ${ACI_ID_FILE}
 
 .MAIN: image
 
@@ -44,10 +43,10 @@ build: build..packages .WAIT ${.ALLTARGETS:Mbuild.*:Nbuild..*} .PHONY
 build..packages: .PHONY
 .if !empty(PKG_INSTALL)
 .if ${JETPACK_BASE_OS:U} == "linux"
-	apt-get -q update
-	env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install ${PKG_INSTALL}
-	apt-get clean
-	rm -rf /var/lib/apt/lists/*
+	dpkg -s ${PKG_INSTALL} >/dev/null 2>&1 || { \
+		apt-get -q update && \
+		env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install ${PKG_INSTALL} && \
+		apt-get clean && rm -rf /var/lib/apt/lists/*; }
 .else
 	env ASSUME_ALWAYS_YES=YES pkg install ${PKG_INSTALL}
 	env ASSUME_ALWAYS_YES=YES pkg clean --all
@@ -84,11 +83,11 @@ BUILD_ARGS += ${v}=${${v}:Q}
 
 image: ${ACI_ID_FILE} .PHONY
 
-# The image is old when a file of its is newer, or was removed from its directory; and when
-# the store has it no more.
+# The image is old when a file of its, of which products are none, is newer, or was removed from its
+# directory; and when the store has it no more.
 .if !make(clean) && !make(clean.*) && exists(${ACI_ID_FILE})
 _CHANGED != find ${BUILD_DIR:Q} ${BUILD_CP:N.jetpack.make} -newer ${ACI_ID_FILE:Q} \
-	! -path ${BUILD_DIR:Q} ${_PRODUCTS:@f@! -name ${f:T:Q}@} ${ROOTFS:D! -path ${BUILD_DIR:Q}/${ROOTFS:Q} ! -path ${BUILD_DIR:Q}/${ROOTFS:Q}/'*'} ! -path '*/.jetpack.make*' ! -path '*/.git*' | head -n 1; \
+	! -path ${BUILD_DIR:Q} ! -name '*.aci' ! -name '*.aci.*' ${ROOTFS:D! -path ${BUILD_DIR:Q}/${ROOTFS:Q} ! -path ${BUILD_DIR:Q}/${ROOTFS:Q}/'*'} ! -path '*/.jetpack.make*' ! -path '*/.git*' | head -n 1; \
 	${_JETPACK} image manifest `cat ${ACI_ID_FILE:Q}` >/dev/null 2>&1 || echo gone
 .if !empty(_CHANGED)
 .PHONY: ${ACI_ID_FILE}

@@ -12,7 +12,7 @@ lint=v2.15.0
 
 step() { printf '\n== %s\n' "$*"; }
 
-./test/install.sh runc:runc gcc:gcc shellcheck:shellcheck xz-utils:xz bzip2:bzip2 tmux:tmux bmake:bmake gnupg:gpg chromium:chromium iproute2:ip
+./test/install.sh runc:runc gcc:gcc shellcheck:shellcheck xz-utils:xz bzip2:bzip2 tmux:tmux bmake:bmake gnupg:gpg chromium:chromium iproute2:ip curl:curl
 
 step "cross-builds and vet"
 for target in linux/amd64 linux/arm64 freebsd/amd64 freebsd/arm64; do
@@ -28,8 +28,11 @@ if [ ! -x "$cache/bin/golangci-lint-$lint" ]; then
 fi
 "$cache/bin/golangci-lint-$lint" run
 GOOS=freebsd "$cache/bin/golangci-lint-$lint" run
-shellcheck test/*.sh .ci/run share/rc.d/* share/jetpack.make
+shellcheck test/*.sh .ci/run share/rc.d/* share/jetpack.make examples/*/run.sh
 [ -z "$(go mod tidy -diff)" ] || { echo "go.mod is not tidy: run 'go mod tidy'" >&2; exit 1; }
+
+step "base images for the examples"
+./test/images.sh
 
 step "tests, with the race detector"
 # -count=1: what a test runs as a command is not seen by the cache. -p 1: the privileged suites measure and count what is on the host.

@@ -100,7 +100,9 @@ func executeTemplate(w io.Writer, t *template.Template, value any) error {
 		return err
 	}
 	var fields map[string]any
-	if err := json.Unmarshal(raw, &fields); err != nil {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	if err := dec.Decode(&fields); err != nil {
 		return err
 	}
 	if err := checkFields(t, fields); err != nil {
@@ -143,8 +145,15 @@ func hasKey(fields map[string]any, key string) bool {
 }
 
 // templateValue gives an object of strings, as labels are, the type for which a
-// missing key is the empty string.
+// missing key is the empty string; and a number one that is printed as it is, and can be
+// compared. (What is in other objects and lists stays as JSON has it.)
 func templateValue(value any) any {
+	if number, ok := value.(json.Number); ok {
+		if n, err := number.Int64(); err == nil {
+			return n
+		}
+		return value
+	}
 	object, ok := value.(map[string]any)
 	if !ok {
 		return value

@@ -247,7 +247,7 @@ func entries(ts *testscript.TestScript, neg bool, args []string) {
 	defer func() { ts.Check(r.Close()) }()
 	for in := tar.NewReader(r); ; {
 		hdr, err := in.Next()
-		if err == io.EOF { //nolint:errorlint // a wrapped EOF is a failure to read
+		if err == io.EOF {
 			return
 		}
 		ts.Check(err)

@@ -1,0 +1,301 @@
+// Package examples builds the images of images/ and runs what is in examples/, as their makefiles
+// say, with the real binary. On Linux the base images are those of test/images.sh; on FreeBSD the
+// base is the machine's own.
+package examples
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jetpack-run/jetpack/internal/testenv"
+)
+
+func TestMain(m *testing.M) { os.Exit(testenv.PrivateNetwork(m)) }
+
+const top = "../.."
+
+// bench is a copy of the makefiles, and a root.
+type bench struct {
+	dir           string
+	jetpack, make string // commands
+	env           []string
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	testenv.Root(t)
+	b := &bench{dir: t.TempDir(), make: "bmake"}
+	if runtime.GOOS == "freebsd" {
+		b.make = "make"
+	}
+	for _, d := range []string{"images", "examples", "share"} {
+		b.copyTracked(t, d)
+	}
+	bin := testenv.Program(t, "jetpack", "github.com/jetpack-run/jetpack/cmd/jetpack")
+	mdc := testenv.Program(t, "ac-mdc", "github.com/jetpack-run/jetpack/cmd/ac-mdc")
+	b.jetpack = bin
+	libexec := filepath.Join(b.dir, "libexec")
+	if err := os.Mkdir(libexec, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(mdc, filepath.Join(libexec, "ac-mdc."+runtime.GOOS)); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(b.dir, "jetpack.toml")
+	settings := fmt.Sprintf("root = %q\npath.share = %q\npath.libexec = %q\n", filepath.Join(b.dir, "root"), filepath.Join(b.dir, "share"), libexec)
+	if lo := os.Getenv(testenv.Loopback); lo != "" {
+		settings += fmt.Sprintf("freebsd.interface = %q\n", lo)
+	}
+	if err := os.WriteFile(config, []byte(settings), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.env = append(os.Environ(), "JETPACK_CONFIG="+config, "PATH="+filepath.Dir(bin)+":"+os.Getenv("PATH"), "MAKEFLAGS=", "SOURCE_DATE_EPOCH=")
+	initialize := []string{"init"}
+	if dataset := testenv.Dataset(t); dataset != "" {
+		initialize = append(initialize, "--set", "storage.dataset="+dataset)
+	}
+	b.run(t, b.jetpack, initialize...)
+	t.Cleanup(func() {
+		b.run(t, b.jetpack, "mds", "stop")
+		b.run(t, b.jetpack, "system", "check")
+		if out := b.run(t, b.jetpack, "pod", "list", "-q"); out != "" {
+			t.Errorf("pods left: %s", out)
+		}
+	})
+	return b
+}
+
+// copyTracked copies a directory without what its makefiles have made.
+func (b *bench) copyTracked(t *testing.T, name string) {
+	t.Helper()
+	src, dst := filepath.Join(top, name), filepath.Join(b.dir, name)
+	if err := os.CopyFS(dst, os.DirFS(src)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run runs a command and gives what it prints.
+func (b *bench) run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Dir, cmd.Env = b.dir, b.env
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s%s", name, strings.Join(args, " "), err, out, stderr.String())
+	}
+	return string(out)
+}
+
+// base brings the image that all others build on.
+func (b *bench) base(t *testing.T) {
+	t.Helper()
+	if runtime.GOOS == "freebsd" {
+		b.run(t, "tar", "-C", "/", "-cf", filepath.Join(b.dir, "base.tar"), "bin", "lib", "libexec", "sbin", "etc", "root", "tmp",
+			"usr/bin", "usr/lib", "usr/libexec", "usr/sbin", "usr/share/misc", "usr/share/mk", "var/empty", "var/run")
+		b.run(t, b.make, "-C", "images/freebsd-base", "ROOTFS="+filepath.Join(b.dir, "base.tar"))
+		return
+	}
+	for _, name := range []string{"debian-base", "debian-services"} {
+		file, err := filepath.Abs(filepath.Join(top, ".cache/images", name+".aci"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(file); err != nil {
+			t.Fatalf("%v: test/images.sh makes it", err)
+		}
+		b.run(t, b.jetpack, "image", "import", "--insecure=signature", file)
+	}
+}
+
+func TestExamples(t *testing.T) {
+	if runtime.GOOS == "linux" && os.Getenv("JETPACK_TEST_BIN") != "" {
+		t.Skip("needs the images that test/images.sh makes")
+	}
+	b := newBench(t)
+	b.base(t)
+
+	t.Run("example.showenv", func(t *testing.T) {
+		b.run(t, b.make, "-C", "images/example.showenv")
+		out := b.run(t, b.jetpack, "run", "--rm", "--with-mdc", "--volume", "scratch", "example.com/showenv")
+		for _, want := range []string{"pre-start: root", "GREETING=hello", "(nobody)", "/scratch", "image sha512-", "post-stop: root"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("no %q in:\n%s", want, out)
+			}
+		}
+		// Nothing has changed: nothing is built.
+		if out := b.run(t, b.make, "-C", "images/example.showenv"); strings.Contains(out, "image build") {
+			t.Errorf("built again:\n%s", out)
+		}
+		source := filepath.Join(b.dir, "images/example.showenv/showenv")
+		text, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(source, append(text, "echo changed\n"...), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if out := b.run(t, b.make, "-C", "images/example.showenv"); !strings.Contains(out, "image build") {
+			t.Errorf("not built again:\n%s", out)
+		}
+	})
+	for _, tt := range []struct {
+		name string
+		says []string
+		pkg  bool // it installs packages
+	}{
+		{name: "layers", says: []string{"each tenant costs its own files", "green 1\nred 1\nred 2"}},
+		{name: "hmac", says: []string{"\nsigned by that pod", "not signed by that pod"}},
+		{name: "discovery", says: []string{"404", "meta discovery for localhost/apps", "hello from another host", "it came from the other host"}},
+		{name: "bsdcan", pkg: true, says: []string{
+			"as in pod.golden.json", "message: hello BSDCan", "notes: Mind the gap.", "writable: no: Read-only file system",
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.pkg && runtime.GOOS == "freebsd" {
+				if _, err := exec.LookPath("pkg-static"); err != nil {
+					t.Skip("needs pkg(8) and a repository of packages")
+				}
+			}
+			out := b.run(t, b.make, "-C", filepath.Join("examples", tt.name), "run")
+			for _, want := range tt.says {
+				if !strings.Contains(out, want) {
+					t.Errorf("no %q in:\n%s", want, out)
+				}
+			}
+			b.run(t, b.make, "-C", filepath.Join("examples", tt.name), "clean")
+		})
+	}
+	t.Run("example.nginx", func(t *testing.T) {
+		if runtime.GOOS == "freebsd" {
+			t.Skip("needs pkg(8) and a repository of packages")
+		}
+		b.run(t, b.make, "-C", "images/example.nginx")
+		out := b.run(t, "sh", "-c", `jetpack run --rm --net host example.com/nginx >nginx.log 2>&1 & pod=$!
+			n=0; until curl -sSf http://127.0.0.1/ 2>/dev/null || [ $n = 300 ]; do n=$((n+1)); sleep 0.1; done
+			kill -TERM $pod; wait $pod || :`)
+		if !strings.Contains(out, "nginx in a pod") {
+			t.Errorf("it serves %q", out)
+		}
+	})
+}
+
+// TestImageMake tests share/jetpack.image.mk with a stand-in for jetpack: what it runs, for what
+// is set.
+func TestImageMake(t *testing.T) {
+	name := "bmake"
+	if runtime.GOOS == "freebsd" {
+		name = "make"
+	}
+	share, err := filepath.Abs(filepath.Join(top, "share"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const first = ".include <${.jetpack.image.mk:U${${JETPACK:Ujetpack} config path.share:L:sh}/jetpack.image.mk}>\n"
+	second := ".MAKEFLAGS: -I" + share + "\n.include \"jetpack.image.mk\"\n"
+	for _, tt := range []struct {
+		name, makefile, target string
+		want                   []string // lines that are run
+		fails                  string
+	}{
+		{
+			name: "the first form", makefile: "PARENT_IMAGE = example.com/p\n" + first, target: "image",
+			want: []string{"image build --net=host --dir=. --cp=SHARE/jetpack.image.mk --cp=SHARE/jetpack.make --cp=.jetpack.make --save-id=image.aci.id example.com/p -- sh ./jetpack.make .jetpack.build. .jetpack.image.mk=./jetpack.image.mk"},
+		},
+		{
+			name: "the second form", makefile: "PARENT_IMAGE = example.com/p\n" + second, target: "image",
+			want: []string{"image build --net=host --dir=. --cp=SHARE/jetpack.image.mk --cp=SHARE/jetpack.make --cp=.jetpack.make --save-id=image.aci.id example.com/p -- sh ./jetpack.make .jetpack.build. .jetpack.image.mk=./jetpack.image.mk"},
+		},
+		{
+			name: "all variables",
+			makefile: "PARENT_IMAGE = example.com/p:1\nBUILD_DIR = src\nBUILD_CP = a.txt\nBUILD_CP_JETPACK_IMAGE_MK = no\nBUILD_COMMAND = ./build.sh\n" +
+				"BUILD_ARGS = x\nONE = it's 1\nBUILD_VARS = ONE NONE\nBUILD_NET = none\nACI_FILE = my.aci\nDEBUG = 1\nJETPACK_FLAGS = --root=/r\n" + first, target: "aci",
+			want: []string{
+				"--root=/r --log-level=debug image build --net=none --dir=src --cp=a.txt --save-id=my.aci.id example.com/p:1 -- ./build.sh x ONE=it's 1",
+				"--root=/r --log-level=debug image export sha512-made my.aci",
+			},
+		},
+		{
+			name: "flat", makefile: "PARENT_IMAGE = p\nBUILD_COMMAND = b\nBUILD_CP_JETPACK_IMAGE_MK = no\n" + first, target: "flat-aci",
+			want: []string{"image build --net=host --dir=. --save-id=image.aci.id p -- b", "image export --flat sha512-made image.flat.aci"},
+		},
+		{
+			name: "sign", makefile: "PARENT_IMAGE = p\nBUILD_COMMAND = b\nBUILD_CP_JETPACK_IMAGE_MK = no\nSIGN_KEY = k\n" + first, target: "sign",
+			want: []string{"image build --net=host --dir=. --save-id=image.aci.id p -- b", "image export sha512-made image.aci", "image sign --sign=k image.aci"},
+		},
+		{
+			name: "publish", makefile: "PARENT_IMAGE = p\nBUILD_COMMAND = b\nBUILD_CP_JETPACK_IMAGE_MK = no\nSIGN_GPG = me@example.com\nREPO = repo\n" + first, target: "publish",
+			want: []string{"image build --net=host --dir=. --save-id=image.aci.id p -- b", "image export sha512-made image.aci", "repo add --replace --gpg=me@example.com repo image.aci"},
+		},
+		{
+			name: "a root", makefile: "ROOTFS = base.tar\nmanifest.json:\n\techo {} >${.TARGET}\n" + first, target: "image",
+			want: []string{"image create --rootfs=base.tar --manifest=manifest.json"},
+		},
+		{name: "no parent", makefile: first, target: "image", fails: "neither PARENT_IMAGE nor ROOTFS is defined"},
+		{name: "no repository", makefile: "PARENT_IMAGE = p\n" + first, target: "publish", fails: "REPO is not defined"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			write := func(name, text string, mode os.FileMode) {
+				if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), mode); err != nil {
+					t.Fatal(err)
+				}
+			}
+			log := filepath.Join(t.TempDir(), "log")
+			stub := filepath.Join(t.TempDir(), "jetpack")
+			script := fmt.Sprintf("#!/bin/sh\ncase $* in\n'config path.share') echo %s; exit ;;\n*'image manifest'*) exit ;;\nesac\necho \"$*\" >>%s\n"+
+				"for a; do case $a in --save-id=*) echo sha512-made >\"${a#*=}\" ;; *.aci) : >\"$a\" ;; esac; done\ncase $* in *'image create'*) echo sha512-made ;; esac\n", share, log)
+			if err := os.WriteFile(stub, []byte(script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			write("Makefile", tt.makefile, 0o644)
+			write("src/x", "x", 0o644)
+			write("a.txt", "x", 0o644)
+			run := func(target string) string {
+				cmd := exec.CommandContext(t.Context(), name, target)
+				cmd.Dir = dir
+				cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(stub)+":"+os.Getenv("PATH"), "MAKEFLAGS=")
+				out, err := cmd.CombinedOutput()
+				if (err != nil) != (tt.fails != "" && target != "clean") {
+					t.Fatalf("%v\n%s", err, out)
+				}
+				return string(out)
+			}
+			out := run(tt.target)
+			if tt.fails != "" {
+				if !strings.Contains(out, tt.fails) {
+					t.Errorf("it says:\n%s", out)
+				}
+				return
+			}
+			text, err := os.ReadFile(log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := strings.Split(strings.TrimSpace(strings.ReplaceAll(string(text), share, "SHARE")), "\n")
+			for i := range got {
+				got[i] = strings.Join(strings.Fields(got[i]), " ")
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("it ran\n%s\nnot\n%s", strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
+			}
+			run("clean")
+			for _, left := range []string{"image.aci", "image.aci.id", "my.aci", "my.aci.id", "image.flat.aci", ".jetpack.make"} {
+				if _, err := os.Stat(filepath.Join(dir, left)); err == nil {
+					t.Errorf("make clean leaves %s", left)
+				}
+			}
+		})
+	}
+}
