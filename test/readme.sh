@@ -17,7 +17,7 @@ cleanup() {
 	rm -rf "$work"
 }
 trap cleanup EXIT
-printf 'root = "%s/root"\npath.libexec = "%s"\n' "$work" "$bin" >"$work/jetpack.toml"
+printf 'root = "%s/root"\npath.libexec = "%s"\npath.share = "%s/share"\n' "$work" "$bin" "$PWD" >"$work/jetpack.toml"
 
 # 'make test' would call this script, and 'make demo' has been run before it.
 cat >"$work/commands" <<'EOF'
