@@ -33,6 +33,8 @@ var (
 	ErrTooDeep = errors.New("too many dependencies")
 	// ErrUntrusted: no signature by a trusted key vouches for the image.
 	ErrUntrusted = errors.New("no trusted signature")
+	// ErrNoArchive: an OCI image is kept as layers, and has no ACI archive.
+	ErrNoArchive = errors.New("an OCI image has no ACI archive")
 	// ErrNotInitialized: there is no store where one was expected.
 	ErrNotInitialized = errors.New("store is not initialized")
 	// ErrDamaged: what is kept of an image, or the index, is not what was written.
@@ -77,6 +79,9 @@ type Image struct {
 	ETag string `json:"etag,omitempty"`
 	// Dependencies are the images that it was made of, in its manifest's order.
 	Dependencies []ID `json:"dependencies,omitempty"`
+	// OCI is what an image that came as an OCI image has instead of an archive; nil for
+	// an ACI.
+	OCI *OCI `json:"oci,omitempty"`
 	// Tags are its further names here, sorted. They are no part of its entry.
 	Tags []string `json:"-"`
 

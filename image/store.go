@@ -162,23 +162,13 @@ func byPrefix(images []*Image, name, digits string) (*Image, error) {
 }
 
 // File opens the archive of an image as it came in. Errors: ErrDamaged when it is
-// gone or has another length; the content is not looked at.
+// gone or has another length; the content is not looked at. ErrNoArchive for an OCI
+// image.
 func (s *Store) File(img *Image) (*os.File, error) {
-	f, err := os.Open(filepath.Join(s.imageDir(img.ID), fileName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("image %s: %w: its archive is gone; import it again", img.ID.Short(), ErrDamaged)
+	if img.OCI != nil {
+		return nil, fmt.Errorf("image %s: %w", img.ID.Short(), ErrNoArchive)
 	}
-	if err != nil {
-		return nil, err
-	}
-	fi, err := f.Stat()
-	if err == nil && fi.Size() != img.FileSize {
-		err = fmt.Errorf("image %s: %w: its archive has %d bytes of %d; import it again", img.ID.Short(), ErrDamaged, fi.Size(), img.FileSize)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
+	return openKept(filepath.Join(s.imageDir(img.ID), fileName), img.FileSize, "image "+img.ID.Short(), "archive")
 }
 
 // Remove takes an image out of the store, all or nothing: what clones it keeps it.
