@@ -12,7 +12,7 @@ import (
 
 	"github.com/jetpack-run/jetpack/discovery"
 	"github.com/jetpack-run/jetpack/image"
-	"github.com/jetpack-run/jetpack/image/aci"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/fetch"
 	"github.com/jetpack-run/jetpack/image/trust"
 	"github.com/jetpack-run/jetpack/internal/config"
@@ -136,7 +136,7 @@ func (c *cli) fetching(h *host, waived insecure, strict bool, pull string) fetch
 			return nil, err
 		}
 		defer done()
-		defer debug.SetMemoryLimit(debug.SetMemoryLimit(aci.Memory))
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(extract.Memory))
 		img, err := f.Fetch(ctx, ref)
 		if errors.Is(err, discovery.ErrNotFound) {
 			err = fmt.Errorf("%w; 'jetpack fetch --dry-run %s' shows where it was looked for", err, ref)

@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/jetpack-run/jetpack/image"
-	"github.com/jetpack-run/jetpack/image/aci"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/layer"
 	"github.com/jetpack-run/jetpack/internal/config"
 )
@@ -95,7 +95,7 @@ func (c *cli) takeIn(ctx context.Context, h *host, location, signature string, w
 		return nil, err
 	}
 	defer done()
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(aci.Memory))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(extract.Memory))
 	img, err := f.Import(ctx, location, signature, c.stdin)
 	if err != nil {
 		return nil, err

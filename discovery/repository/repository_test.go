@@ -22,6 +22,7 @@ import (
 	"github.com/jetpack-run/jetpack/discovery/repository"
 	"github.com/jetpack-run/jetpack/image/aci"
 	"github.com/jetpack-run/jetpack/image/aci/acitest"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/imagetest"
 	"github.com/jetpack-run/jetpack/image/layer"
 	"github.com/jetpack-run/jetpack/internal/manifest"
@@ -286,7 +287,7 @@ func settled(t testing.TB, dir string) []repository.Entry {
 
 func TestEntry(t *testing.T) {
 	r, dir := create(t, repository.Options{Prefix: "example.com"})
-	data := acitest.Compress(t, aci.Gzip, image(t, "example.com/web", "1.0",
+	data := acitest.Compress(t, extract.Gzip, image(t, "example.com/web", "1.0",
 		`"annotations":[{"name":"description","value":"A <b>web</b> server"}]`,
 		`"dependencies":[{"imageName":"example.com/base","labels":[{"name":"version","value":"2"}]}]`))
 	e := add(t, r, data)

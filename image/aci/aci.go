@@ -12,15 +12,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha512"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"strings"
 
 	"github.com/appc/spec/schema"
 
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/layer"
 	"github.com/jetpack-run/jetpack/internal/manifest"
 )
@@ -30,17 +29,13 @@ import (
 // image/layer; any other error comes from the file system or from reading.
 var (
 	// ErrFormat: the file is not an image, or a broken one.
-	ErrFormat = errors.New("not a valid ACI")
+	ErrFormat = extract.ErrFormat
 	// ErrEncrypted: the file is an OpenPGP message.
 	ErrEncrypted = errors.New("encrypted images are not supported")
-	// ErrCompression: the compressed data is damaged, or needs more memory to
-	// decompress than is granted.
-	ErrCompression = fmt.Errorf("%w: bad compression", ErrFormat)
-	// ErrTruncated: the end is missing, be it of the compressed data or of the archive.
-	ErrTruncated = fmt.Errorf("%w: truncated", ErrFormat)
-	// ErrTrailing: something other than zeros follows the end of the archive, or
-	// anything the end of the compressed data.
-	ErrTrailing = fmt.Errorf("%w: garbage after the end", ErrFormat)
+	// ErrCompression, ErrTruncated, ErrTrailing: see package extract.
+	ErrCompression = extract.ErrCompression
+	ErrTruncated   = extract.ErrTruncated
+	ErrTrailing    = extract.ErrTrailing
 	// ErrLayout: an entry that is neither the manifest nor rootfs or below it, is
 	// there twice, or is of the wrong type.
 	ErrLayout = fmt.Errorf("%w: bad layout", ErrFormat)
@@ -63,23 +58,40 @@ type Result struct {
 	// the uncompressed archive.
 	ID          string
 	Size        int64 // bytes of the uncompressed archive
-	Compression Compression
+	Compression extract.Compression
 	Warnings    []string // about what was left out of the root file system
 	// Manifest is what Validate read. Extract leaves it to ReadManifest.
 	Manifest Manifest
 }
+
+func newResult(r extract.Result) Result {
+	return Result{ID: r.Hash, Size: r.Size, Compression: r.Compression, Warnings: r.Warnings}
+}
+
+// format is ACI's kind of archive.
+var format = &extract.Format{
+	Name:      "aci",
+	Recognise: recognise,
+	Read: func(r io.Reader, l layer.Limits, apply extract.ApplyFunc) (string, int64, error) {
+		id, size, _, err := readArchive(r, l, apply)
+		return id, size, err
+	},
+	Errors: []error{ErrEncrypted, ErrLayout, ErrNoManifest, ErrNoRootfs, manifest.ErrInvalid},
+}
+
+func init() { extract.Register(format) }
 
 // ReadManifest reads the manifest out of an image file, compressed or not. It
 // stops reading there, so it says nothing about the rest of the file. The
 // manifest may be the last entry (actool writes it last). It uncompresses at
 // most what an image within the limits can have.
 func ReadManifest(ctx context.Context, r io.Reader, l layer.Limits) (m Manifest, err error) {
-	uncompressed, _, err := Decompress(withContext(ctx, r))
+	uncompressed, _, err := Decompress(extract.WithContext(ctx, r))
 	if err != nil {
 		return Manifest{}, fmt.Errorf("read image manifest: %w", err)
 	}
 	defer func() { err = errors.Join(err, uncompressed.Close()) }()
-	m, err = newStream(withContext(ctx, uncompressed), l).findManifest()
+	m, err = newStream(extract.WithContext(ctx, uncompressed), l).findManifest()
 	if err != nil {
 		return Manifest{}, fmt.Errorf("read image manifest: %w", err)
 	}
@@ -94,9 +106,16 @@ func Validate(ctx context.Context, r io.Reader, l layer.Limits) (Result, error) 
 	if err != nil {
 		return Result{}, fmt.Errorf("validate image: %w", err)
 	}
-	result, err := readImage(ctx, r, l, checker.Check)
+	var raw []byte
+	reading := *format
+	reading.Read = func(r io.Reader, l layer.Limits, apply extract.ApplyFunc) (id string, size int64, err error) {
+		id, size, raw, err = readArchive(r, l, apply)
+		return id, size, err
+	}
+	read, err := reading.ReadFile(ctx, r, l, checker.Check)
+	result := newResult(read)
 	if err == nil {
-		result.Manifest, err = parseManifest(result.Manifest.Raw)
+		result.Manifest, err = parseManifest(raw)
 	}
 	if err != nil {
 		return Result{}, fmt.Errorf("validate image: %w", err)
@@ -105,37 +124,19 @@ func Validate(ctx context.Context, r io.Reader, l layer.Limits) (Result, error) 
 	return result, nil
 }
 
-// readImage reads an image file, compressed or not, to its end, and calls apply
-// for what is below rootfs. Of the manifest it gives the bytes only.
-func readImage(ctx context.Context, r io.Reader, l layer.Limits, apply applyFunc) (result Result, err error) {
-	uncompressed, compression, err := Decompress(withContext(ctx, r))
-	if err != nil {
-		return Result{}, err
-	}
-	defer func() { err = errors.Join(err, uncompressed.Close()) }()
-	result, err = readArchive(withContext(ctx, uncompressed), l, apply)
-	result.Compression = compression
-	return result, err
-}
-
-// readArchive reads an uncompressed image as readImage does.
-func readArchive(r io.Reader, l layer.Limits, apply applyFunc) (Result, error) {
+// readArchive reads an uncompressed image to its end, and calls apply for what is below
+// rootfs. It gives its ID, its size and the manifest's bytes.
+func readArchive(r io.Reader, l layer.Limits, apply extract.ApplyFunc) (id string, size int64, raw []byte, err error) {
 	s := newStream(r, l)
-	raw, err := s.readAll(apply)
-	if err != nil {
-		return Result{}, err
+	if raw, err = s.readAll(apply); err != nil {
+		return "", 0, nil, err
 	}
-	id := "sha512-" + hex.EncodeToString(s.content.hash.Sum(nil))
-	return Result{ID: id, Size: s.content.size, Manifest: Manifest{Raw: raw}}, nil
+	return "sha512-" + s.archive.Hash(), s.archive.Size(), raw, nil
 }
-
-// applyFunc does with an entry below rootfs what Applier.Apply does.
-type applyFunc func(hdr *tar.Header, name string, content io.Reader) error
 
 // stream is an uncompressed image being read, entry by entry.
 type stream struct {
-	content *content
-	tar     *tar.Reader
+	archive *extract.Archive
 	seen    map[string]bool // of the entries at the top: ".", "manifest", "rootfs"
 }
 
@@ -146,8 +147,7 @@ const (
 )
 
 func newStream(r io.Reader, l layer.Limits) *stream {
-	c := &content{r: r, hash: sha512.New(), limit: maxSize(l)}
-	return &stream{c, tar.NewReader(c), map[string]bool{}}
+	return &stream{extract.NewArchive(r, sha512.New(), maxSize(l)), map[string]bool{}}
 }
 
 func (s *stream) findManifest() (Manifest, error) {
@@ -171,7 +171,7 @@ func (s *stream) findManifest() (Manifest, error) {
 }
 
 // readAll reads the archive to its end and gives the manifest's bytes.
-func (s *stream) readAll(apply applyFunc) (raw []byte, err error) {
+func (s *stream) readAll(apply extract.ApplyFunc) (raw []byte, err error) {
 	for {
 		hdr, name, err := s.next()
 		if err != nil {
@@ -194,13 +194,13 @@ func (s *stream) readAll(apply applyFunc) (raw []byte, err error) {
 	if err := s.missing(); err != nil {
 		return nil, err
 	}
-	return raw, s.finish()
+	return raw, s.archive.Finish()
 }
 
 // missing says what the archive that was read lacks.
 func (s *stream) missing() error {
 	switch {
-	case s.content.ended:
+	case s.archive.Ended():
 		return fmt.Errorf("%w: no end-of-archive marker", ErrTruncated)
 	case !s.seen[manifestName]:
 		return ErrNoManifest
@@ -213,34 +213,15 @@ func (s *stream) missing() error {
 // next gives the next entry with its clean name, which is fit for its place in
 // the layout, or nil after the last.
 func (s *stream) next() (*tar.Header, string, error) {
-	for {
-		hdr, err := s.tar.Next()
-		if err == io.EOF { //nolint:errorlint // a wrapped EOF is a failure to read
-			return nil, "", nil
-		}
-		if err != nil {
-			return nil, "", s.tarError(err)
-		}
-		if isComment(hdr) {
-			continue
-		}
-		name, err := layer.CleanName(hdr.Name)
-		if err != nil {
-			return nil, "", fmt.Errorf("%w: %w", ErrLayout, err)
-		}
-		if err := s.checkPlace(hdr, name); err != nil {
-			return nil, "", err
-		}
-		return hdr, name, nil
+	hdr, err := s.archive.Next()
+	if hdr == nil || err != nil {
+		return nil, "", err
 	}
-}
-
-// isComment: git archive begins with a global header that has nothing but a comment.
-// Any other would change the meaning of what follows for some readers, and not
-// for archive/tar; checkPlace refuses it for its type.
-func isComment(hdr *tar.Header) bool {
-	_, ok := hdr.PAXRecords["comment"]
-	return hdr.Typeflag == tar.TypeXGlobalHeader && ok && len(hdr.PAXRecords) == 1
+	name, err := layer.CleanName(hdr.Name)
+	if err != nil {
+		return nil, "", fmt.Errorf("%w: %w", ErrLayout, err)
+	}
+	return hdr, name, s.checkPlace(hdr, name)
 }
 
 // checkPlace applies the rules of the specification's "Image Layout". What is
@@ -273,8 +254,8 @@ func (s *stream) readManifest(hdr *tar.Header) ([]byte, error) {
 		return nil, fmt.Errorf("%w: manifest of %d bytes", ErrLayout, hdr.Size)
 	}
 	raw := make([]byte, hdr.Size)
-	_, err := io.ReadFull(s.tar, raw)
-	return raw, s.tarError(err)
+	_, err := io.ReadFull(s.archive, raw)
+	return raw, err
 }
 
 func parseManifest(raw []byte) (Manifest, error) {
@@ -285,7 +266,7 @@ func parseManifest(raw []byte) (Manifest, error) {
 	return Manifest{image, raw, warnings}, nil
 }
 
-func (s *stream) apply(apply applyFunc, hdr *tar.Header) error {
+func (s *stream) apply(apply extract.ApplyFunc, hdr *tar.Header) error {
 	name, err := layer.Below(rootfsName, hdr.Name)
 	if err != nil {
 		return err
@@ -299,82 +280,81 @@ func (s *stream) apply(apply applyFunc, hdr *tar.Header) error {
 		inside.Linkname = target
 		hdr = &inside
 	}
-	return apply(hdr, name, readerFunc(func(p []byte) (int, error) {
-		n, err := s.tar.Read(p)
-		return n, s.tarError(err)
-	}))
+	return apply(hdr, name, s.archive)
 }
 
-// finish reads what follows the last entry: the rest of the end marker and
-// padding, all zeros (POSIX pax, "ustar Interchange Format").
-func (s *stream) finish() error {
-	_, err := io.Copy(onlyZeros{}, s.content)
-	return err
-}
+// maxSize is how long an archive of contents within l can be, in bytes.
+func maxSize(l layer.Limits) int64 { return extract.MaxSize(l) + 2*manifest.MaxSize }
 
-// tarError tells what archive/tar found wrong with an archive, not all of which has
-// a name, from what went wrong with reading it.
-func (s *stream) tarError(err error) error {
+func recognise(head []byte) (extract.Compression, error) {
+	if compression := extract.Magic(head); compression != extract.None {
+		return compression, nil
+	}
 	switch {
-	case err == nil, err == io.EOF, s.content.failed: //nolint:errorlint // a wrapped EOF is a failure to read
-		return err
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("%w: %w", ErrTruncated, err)
+	case isTar(head):
+		return extract.None, nil
+	case isOpenPGP(head):
+		return "", ErrEncrypted
 	}
-	return fmt.Errorf("%w: %w", ErrFormat, err)
+	return "", fmt.Errorf("%w: neither a tar archive nor compressed in a known way", ErrFormat)
 }
 
-// content is the uncompressed archive passing by.
-type content struct {
-	r     io.Reader
-	hash  hash.Hash // of what was read
-	size  int64     // of what was read
-	limit int64     // of size
-
-	ended  bool // a read was answered by the end of the archive only
-	failed bool // a read was answered by an error
-}
-
-func (c *content) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.failed = err != nil && err != io.EOF
-	c.size += int64(n)
-	if c.size > c.limit {
-		c.failed = true
-		return 0, fmt.Errorf("%w: the archive has more than %d bytes", layer.ErrTooLarge, c.limit)
+// isTar: head is a tar header with the right checksum, of any dialect ("ustar"
+// is missing in the oldest one).
+func isTar(head []byte) bool {
+	if len(head) < 512 {
+		return false
 	}
-	c.hash.Write(p[:n])
-	c.ended = n == 0 && err == io.EOF
-	return n, err
+	_, err := tar.NewReader(bytes.NewReader(head)).Next()
+	return err == nil || errors.Is(err, io.ErrUnexpectedEOF) // the header announces more than head has
 }
 
-// maxSize is how long an archive of contents within l can be: for each entry a
-// header, padding and some extended attributes, and the manifest.
-func maxSize(l layer.Limits) int64 {
-	const perEntry = 2048
-	return min(l.MaxBytes, 1<<62) + min(l.MaxEntries, 1<<40)*perEntry + 2*manifest.MaxSize
-}
-
-// onlyZeros is a writer that refuses anything but zeros.
-type onlyZeros struct{}
-
-func (onlyZeros) Write(p []byte) (int, error) {
-	if len(bytes.Trim(p, "\x00")) > 0 {
-		return 0, ErrTrailing
+// isOpenPGP: head begins an encrypted message, binary or armoured. A message
+// begins with a packet of tag 1, 3, 9 or 18 (RFC 4880, sections 4.2 and 11.3).
+func isOpenPGP(head []byte) bool {
+	if bytes.HasPrefix(head, []byte("-----BEGIN PGP MESSAGE-----")) {
+		return true
 	}
-	return len(p), nil
+	if len(head) == 0 || head[0]&0x80 == 0 {
+		return false
+	}
+	tag := head[0] & 0x3f
+	if head[0]&0x40 == 0 {
+		tag >>= 2
+	}
+	return tag == 1 || tag == 3 || tag == 9 || tag == 18
 }
 
-type readerFunc func(p []byte) (int, error)
+// Compression names how a file is compressed: see package extract.
+type Compression = extract.Compression
 
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+// The kinds of compression that are read. Zstd is not in the specification;
+// images that are to be read by other tools are not written with it.
+const (
+	None  = extract.None
+	Gzip  = extract.Gzip
+	Bzip2 = extract.Bzip2
+	Xz    = extract.Xz
+	Zstd  = extract.Zstd
+)
 
-// withContext ends reading at the end of ctx.
-func withContext(ctx context.Context, r io.Reader) io.Reader {
-	return readerFunc(func(p []byte) (int, error) {
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-		return r.Read(p)
-	})
+// Decompress is extract.Decompress for images. Errors, also of the reader: ErrFormat,
+// ErrEncrypted, ErrCompression, ErrTruncated, ErrTrailing, and those of r.
+func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
+	return extract.Decompress(r, recognise)
+}
+
+// ExtractOptions say what Extract makes. Only Limits is mandatory.
+type ExtractOptions = extract.Options
+
+// Extract reads an image file, compressed or not, from its beginning to its end,
+// validates it as a whole but for what its manifest says, and applies what is below
+// rootfs to the existing directory rootfs, in a confined process: see
+// extract.Format.Extract.
+func Extract(ctx context.Context, r io.ReadSeeker, rootfs string, o ExtractOptions) (Result, error) {
+	result, err := format.Extract(ctx, r, rootfs, o)
+	if err != nil {
+		return Result{}, fmt.Errorf("extract image: %w", err)
+	}
+	return newResult(result), nil
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/aci"
 	"github.com/jetpack-run/jetpack/image/aci/acitest"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/layer"
 	"github.com/jetpack-run/jetpack/internal/manifest"
 	"github.com/jetpack-run/jetpack/internal/testenv"
@@ -37,7 +38,7 @@ var roomy = layer.Limits{MaxBytes: 32 << 30, MaxEntries: 1_000_000}
 
 var (
 	small = layer.Limits{MaxBytes: 1 << 20, MaxEntries: 100}
-	kinds = []aci.Compression{aci.None, aci.Gzip, aci.Bzip2, aci.Xz, aci.Zstd}
+	kinds = []extract.Compression{extract.None, extract.Gzip, extract.Bzip2, extract.Xz, extract.Zstd}
 )
 
 func TestMain(m *testing.M) {
@@ -47,8 +48,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// extract extracts a file in all ways, which must agree on all but the manifest.
-func extract(t testing.TB, file []byte) (aci.Result, string, error) {
+// extractBoth extracts a file in all ways, which must agree on all but the manifest.
+func extractBoth(t testing.TB, file []byte) (aci.Result, string, error) {
 	t.Helper()
 	dir := t.TempDir()
 	result, err := aci.Extract(t.Context(), bytes.NewReader(file), dir, aci.ExtractOptions{Limits: small})
@@ -94,7 +95,7 @@ func TestExtract(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(string(kind), func(t *testing.T) {
 			file := acitest.Compress(t, kind, archive)
-			result, dir, err := extract(t, file)
+			result, dir, err := extractBoth(t, file)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -172,7 +173,7 @@ func TestBenignVariants(t *testing.T) {
 		"device in dev":       acitest.Build(t, body, device("rootfs/dev/null")),
 	} {
 		t.Run(name, func(t *testing.T) {
-			result, _, err := extract(t, archive)
+			result, _, err := extractBoth(t, archive)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -283,7 +284,7 @@ func badFiles(t testing.TB) []badFile {
 		{"truncated in a header", good[:content-1024-100], aci.ErrTruncated},
 		{"no end marker", good[:content], aci.ErrTruncated},
 		{"half an end marker", good[:content+512], aci.ErrTruncated},
-		{"gzip in gzip", acitest.Compress(t, aci.Gzip, acitest.Compress(t, aci.Gzip, good)), aci.ErrFormat},
+		{"gzip in gzip", acitest.Compress(t, extract.Gzip, acitest.Compress(t, extract.Gzip, good)), aci.ErrFormat},
 		{"bzip2 magic only", []byte("BZh9"), aci.ErrTruncated},
 		{"bzip2 text", []byte("BZhello, this is no bzip2 at all"), aci.ErrCompression},
 		{"xz with a dictionary of 128 MiB", xzWithDictionary(t, good, 30), aci.ErrCompression},
@@ -293,7 +294,7 @@ func badFiles(t testing.TB) []badFile {
 		{"too many entries", with(manyFiles(small.MaxEntries + 1)...), layer.ErrTooManyEntries},
 	}
 	for _, kind := range kinds[1:] {
-		if kind == aci.Bzip2 {
+		if kind == extract.Bzip2 {
 			continue // needs a program; see TestBzip2
 		}
 		file := acitest.Compress(t, kind, good)
@@ -330,12 +331,12 @@ func zstdWithWindow(size int) []byte {
 
 func TestBadFiles(t *testing.T) {
 	testenv.Root(t)
-	if _, _, err := extract(t, acitest.Image(t, "example.com/a", acitest.WithFile("/a", "hello"))); err != nil {
+	if _, _, err := extractBoth(t, acitest.Image(t, "example.com/a", acitest.WithFile("/a", "hello"))); err != nil {
 		t.Fatalf("benign twin: %v", err)
 	}
 	for _, tt := range badFiles(t) {
 		t.Run(tt.name, func(t *testing.T) {
-			_, dir, err := extract(t, tt.file)
+			_, dir, err := extractBoth(t, tt.file)
 			if !errors.Is(err, tt.want) {
 				t.Errorf("error %v, want %v", err, tt.want)
 			}
@@ -358,10 +359,10 @@ func TestMembers(t *testing.T) {
 		t.Run(string(kind), func(t *testing.T) {
 			half := len(archive) / 2
 			file := append(acitest.Compress(t, kind, archive[:half]), acitest.Compress(t, kind, archive[half:])...)
-			if kind == aci.Xz {
+			if kind == extract.Xz {
 				file = append(file, make([]byte, 8)...) // stream padding
 			}
-			result, _, err := extract(t, file)
+			result, _, err := extractBoth(t, file)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -380,7 +381,7 @@ func TestActool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	result, dir, err := extract(t, file)
+	result, dir, err := extractBoth(t, file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -410,11 +411,11 @@ func TestBzip2(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	result, _, err := extract(t, file)
+	result, _, err := extractBoth(t, file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if result.Compression != aci.Bzip2 || result.ID != idOf(acitest.Image(t, "example.com/a")) {
+	if result.Compression != extract.Bzip2 || result.ID != idOf(acitest.Image(t, "example.com/a")) {
 		t.Errorf("got %s, %s", result.Compression, result.ID)
 	}
 	flipped := bytes.Clone(file)
@@ -426,7 +427,7 @@ func TestBzip2(t *testing.T) {
 		{"damaged", flipped, aci.ErrFormat},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, _, err := extract(t, tt.file); !errors.Is(err, tt.want) {
+			if _, _, err := extractBoth(t, tt.file); !errors.Is(err, tt.want) {
 				t.Errorf("error %v, want %v", err, tt.want)
 			}
 		})
@@ -540,7 +541,7 @@ func TestBomb(t *testing.T) {
 	}
 	large(t, z, 1<<30)
 	start := time.Now()
-	if _, _, err := extract(t, file.Bytes()); !errors.Is(err, layer.ErrTooLarge) {
+	if _, _, err := extractBoth(t, file.Bytes()); !errors.Is(err, layer.ErrTooLarge) {
 		t.Errorf("error %v", err)
 	}
 	if d := time.Since(start); d > 2*time.Second {
@@ -563,7 +564,7 @@ func (s *sampler) Read(p []byte) (int, error) {
 
 func TestMemory(t *testing.T) {
 	testenv.Root(t)
-	for _, kind := range []aci.Compression{aci.Gzip, aci.Xz, aci.Zstd} {
+	for _, kind := range []extract.Compression{extract.Gzip, extract.Xz, extract.Zstd} {
 		t.Run(string(kind), func(t *testing.T) {
 			file, err := os.Create(filepath.Join(t.TempDir(), "file"))
 			if err != nil {
@@ -586,12 +587,12 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-func compressor(t testing.TB, kind aci.Compression, w io.Writer) io.WriteCloser {
+func compressor(t testing.TB, kind extract.Compression, w io.Writer) io.WriteCloser {
 	t.Helper()
 	switch kind {
-	case aci.Gzip:
+	case extract.Gzip:
 		return gzip.NewWriter(w)
-	case aci.Zstd:
+	case extract.Zstd:
 		z, err := zstd.NewWriter(w)
 		if err != nil {
 			t.Fatal(err)
@@ -610,7 +611,7 @@ func FuzzExtract(f *testing.F) {
 			f.Add(tt.file)
 		}
 	}
-	f.Add(acitest.Compress(f, aci.Xz, acitest.Image(f, "example.com/a", acitest.WithFile("/a", "x"))))
+	f.Add(acitest.Compress(f, extract.Xz, acitest.Image(f, "example.com/a", acitest.WithFile("/a", "x"))))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		top := t.TempDir()
 		rootfs := filepath.Join(top, "rootfs")

@@ -21,6 +21,7 @@ import (
 
 	"github.com/jetpack-run/jetpack/image/aci"
 	"github.com/jetpack-run/jetpack/image/aci/acitest"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/layer"
 	"github.com/jetpack-run/jetpack/internal/testenv"
 )
@@ -337,7 +338,7 @@ func TestKeepAndPrune(t *testing.T) {
 		{"prune", nil, []string{"/a", "/d", "/old"}, map[string]string{"a": "new", "old": "old"}},
 		{"both", []string{"/c", "/d/e"}, []string{"/a", "/c", "/d"}, map[string]string{"a": "old", "c": "new"}},
 	} {
-		for _, kind := range []aci.Compression{aci.None, aci.Gzip} {
+		for _, kind := range []extract.Compression{extract.None, extract.Gzip} {
 			t.Run(tt.name+" "+string(kind), func(t *testing.T) {
 				rootfs := t.TempDir()
 				for _, name := range []string{"a", "b", "old", "gone"} {

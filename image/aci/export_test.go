@@ -1,7 +1,12 @@
 package aci
 
-// ExtractHere is Extract without a process of its own.
-var ExtractHere = extractHere
+import (
+	"context"
+	"io"
+)
 
-// Sentinels are the errors that survive the way from the child.
-var Sentinels = sentinels
+// ExtractHere is Extract without a process of its own.
+func ExtractHere(ctx context.Context, r io.ReadSeeker, rootfs string, o ExtractOptions) (Result, error) {
+	result, err := format.ExtractHere(ctx, r, rootfs, o)
+	return newResult(result), err
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/appc/spec/schema"
 
 	"github.com/jetpack-run/jetpack/image"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/layer"
 	"github.com/jetpack-run/jetpack/internal/failpoint"
 	"github.com/jetpack-run/jetpack/internal/manifest"
@@ -108,10 +109,10 @@ func importDraft(ctx context.Context, s *image.Store, o ImportOptions, fill func
 
 // receive copies the archive into the draft.
 func receive(ctx context.Context, s *image.Store, d *image.Draft, src io.Reader, l layer.Limits) error {
-	limit := MaxFile(l)
+	limit := extract.MaxFile(l)
 	var size int64
 	err := failpoint.Do(s.Points, "receive", func() (err error) {
-		size, err = io.Copy(d.File, io.LimitReader(withContext(ctx, src), limit+1))
+		size, err = io.Copy(d.File, io.LimitReader(extract.WithContext(ctx, src), limit+1))
 		return err
 	})
 	if err != nil {
@@ -122,10 +123,6 @@ func receive(ctx context.Context, s *image.Store, d *image.Draft, src io.Reader,
 	}
 	return nil
 }
-
-// MaxFile is how large the file of an image within the limits may be, in bytes: it is
-// compressed, or as large as the tar in it.
-func MaxFile(l layer.Limits) int64 { return l.MaxBytes + l.MaxBytes/8 + 1<<20 }
 
 func rewind(f io.Seeker) error {
 	_, err := f.Seek(0, io.SeekStart)

@@ -12,6 +12,7 @@ import (
 	"github.com/appc/spec/schema"
 
 	"github.com/jetpack-run/jetpack/image"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/layer"
 	"github.com/jetpack-run/jetpack/internal/failpoint"
 	"github.com/jetpack-run/jetpack/internal/storage"
@@ -118,7 +119,7 @@ func Verify(ctx context.Context, s *image.Store, img *image.Image, l layer.Limit
 }
 
 func checkContent(ctx context.Context, img *image.Image, archive io.Reader, l layer.Limits) (err error) {
-	r, _, err := Decompress(withContext(ctx, archive))
+	r, _, err := Decompress(extract.WithContext(ctx, archive))
 	if err != nil {
 		return fmt.Errorf("%w: %w", wrongContent(img), err)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/layer"
 )
 
@@ -19,7 +20,7 @@ import (
 // is in r is taken to be valid. The manifest's entry is as Pack writes it, of the time
 // that it had.
 func Rewrite(ctx context.Context, w io.Writer, r io.Reader, manifest []byte, c Compression) (err error) {
-	in, _, err := Decompress(withContext(ctx, r))
+	in, _, err := Decompress(extract.WithContext(ctx, r))
 	if err != nil {
 		return fmt.Errorf("rewrite image: %w", err)
 	}
@@ -62,7 +63,7 @@ func replaceManifest(w io.Writer, r io.Reader, manifest []byte) error {
 			return err
 		}
 		name, err := layer.CleanName(hdr.Name)
-		if err == nil && name == manifestName && !isComment(hdr) {
+		if err == nil && name == manifestName && !extract.IsComment(hdr) {
 			found, rest, in.sink = true, io.Discard, io.Discard
 			err = writeManifestOnly(w, manifest, hdr.ModTime)
 		} else {
@@ -120,7 +121,7 @@ type TarOptions struct {
 // not restore is in the warnings. Errors: those of Decompress, and of layer.Checker
 // about entries.
 func PackTar(ctx context.Context, w io.Writer, manifest []byte, r io.Reader, o TarOptions) (warnings []string, err error) {
-	in, _, err := Decompress(withContext(ctx, r))
+	in, _, err := Decompress(extract.WithContext(ctx, r))
 	if err != nil {
 		return nil, fmt.Errorf("write image: %w", err)
 	}
@@ -159,7 +160,7 @@ func packEntries(w *tar.Writer, r *tar.Reader, checker *layer.Checker, latest ti
 		if err != nil {
 			return err
 		}
-		if isComment(hdr) {
+		if extract.IsComment(hdr) {
 			continue
 		}
 		name, err := layer.CleanName(hdr.Name)
@@ -219,7 +220,7 @@ func packedHeader(hdr *tar.Header, name string, latest time.Time) (*tar.Header, 
 // Recompress writes what is in an image file, compressed or not, compressed in another
 // way: the image ID stays.
 func Recompress(ctx context.Context, w io.Writer, r io.Reader, c Compression) (err error) {
-	in, _, err := Decompress(withContext(ctx, r))
+	in, _, err := Decompress(extract.WithContext(ctx, r))
 	if err != nil {
 		return fmt.Errorf("compress image: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jetpack-run/jetpack/image/aci"
 	"github.com/jetpack-run/jetpack/image/aci/acitest"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/internal/testenv"
 )
 
@@ -30,7 +31,7 @@ func newXzWriter(t testing.TB, w io.Writer) io.WriteCloser {
 // coded size (The .xz File Format, section 5.3.1).
 func xzWithDictionary(t testing.TB, data []byte, code byte) []byte {
 	t.Helper()
-	file := acitest.Compress(t, aci.Xz, data)
+	file := acitest.Compress(t, extract.Xz, data)
 	header := file[12 : 12+(int(file[12])+1)*4]
 	i := bytes.Index(header, []byte{0x21, 1})
 	if i < 0 {
@@ -89,7 +90,7 @@ func TestXzVariants(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			result, _, err := extract(t, file)
+			result, _, err := extractBoth(t, file)
 			if !errors.Is(err, tt.want) {
 				t.Fatalf("error %v, want %v", err, tt.want)
 			}

@@ -30,6 +30,7 @@ import (
 	"github.com/jetpack-run/jetpack/discovery"
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/aci"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/layer"
 	"github.com/jetpack-run/jetpack/image/trust"
 	"github.com/jetpack-run/jetpack/internal/httpclient"
@@ -353,7 +354,7 @@ func (s *session) download(ctx context.Context, n *node, what string) error {
 	if err != nil {
 		return err
 	}
-	r := request{url: n.endpoint.Image, foreign: n.endpoint.Foreign, max: aci.MaxFile(s.Limits)}
+	r := request{url: n.endpoint.Image, foreign: n.endpoint.Foreign, max: extract.MaxFile(s.Limits)}
 	if here != nil {
 		r.known = here.ETag
 	}
@@ -453,7 +454,7 @@ func (s *session) unsigned(ctx context.Context, e discovery.Endpoint, err error)
 	if !isStatus4xx(err) {
 		return err
 	}
-	resp, getErr := s.HTTP.Get(ctx, httpclient.Request{URL: e.Image, Foreign: e.Foreign, MaxBytes: aci.MaxFile(s.Limits)})
+	resp, getErr := s.HTTP.Get(ctx, httpclient.Request{URL: e.Image, Foreign: e.Foreign, MaxBytes: extract.MaxFile(s.Limits)})
 	if getErr != nil {
 		return awayError{getErr} // there is no image either
 	}
@@ -607,7 +608,7 @@ func (f *Fetcher) Search(ctx context.Context, ref manifest.Ref) ([]discovery.Ste
 
 // probe asks for a file and reads none of it.
 func (s *session) probe(ctx context.Context, u *url.URL, foreign bool) (discovery.Step, error) {
-	resp, err := s.HTTP.Get(ctx, httpclient.Request{URL: u, Foreign: foreign, MaxBytes: aci.MaxFile(s.Limits)})
+	resp, err := s.HTTP.Get(ctx, httpclient.Request{URL: u, Foreign: foreign, MaxBytes: extract.MaxFile(s.Limits)})
 	var status *httpclient.StatusError
 	switch {
 	case errors.As(err, &status):

@@ -26,6 +26,7 @@ type Limits struct {
 // the same error; what it accepts, only the file system can refuse.
 type Checker struct {
 	limits   Limits
+	oci      bool // it is an OCI layer: see NewOCIApplier
 	bytes    int64
 	known    map[key]kind        // entries, and directories that are their parents
 	warned   map[string]struct{} // what there is a warning for
@@ -98,6 +99,11 @@ func (c *Checker) warn(subject, format string, args ...any) {
 
 // admit checks an entry all but its content and remembers it.
 func (c *Checker) admit(hdr *tar.Header, name string) error {
+	if m, hidden, err := c.markOf(name); err != nil {
+		return err
+	} else if m != noMark {
+		return c.admitMark(hdr, name, m, hidden)
+	}
 	if err := c.checkEntry(hdr, name); err != nil {
 		return err
 	}
@@ -132,8 +138,7 @@ func (c *Checker) checkEntry(hdr *tar.Header, name string) error {
 	if clean, err := CleanName(name); err != nil || clean != name {
 		return ErrName
 	}
-	isDir := hdr.Typeflag == tar.TypeDir
-	if known := c.known[keyOf(name)]; known != 0 && (known != implicitDir || !isDir) {
+	if known := c.known[keyOf(name)]; known != 0 && !c.mayRepeat(known, hdr.Typeflag == tar.TypeDir) {
 		return ErrDuplicate
 	}
 	for _, id := range []int{hdr.Uid, hdr.Gid} {
@@ -141,10 +146,8 @@ func (c *Checker) checkEntry(hdr *tar.Header, name string) error {
 			return fmt.Errorf("%w: %d", ErrOwner, id)
 		}
 	}
-	if hasContent(hdr) {
-		if left := c.limits.MaxBytes - c.bytes; hdr.Size < 0 || hdr.Size > left {
-			return fmt.Errorf("%w: %d bytes, %d left of %d", ErrTooLarge, hdr.Size, left, c.limits.MaxBytes)
-		}
+	if err := c.checkSize(hdr); err != nil {
+		return err
 	}
 	if hdr.Typeflag == tar.TypeSymlink {
 		if n := len(hdr.Linkname); n == 0 || n > maxName || strings.IndexByte(hdr.Linkname, 0) >= 0 {
@@ -152,6 +155,29 @@ func (c *Checker) checkEntry(hdr *tar.Header, name string) error {
 		}
 	}
 	return checkXattrs(hdr)
+}
+
+// mayRepeat tells whether there may be one more entry of a name.
+func (c *Checker) mayRepeat(known kind, isDir bool) bool {
+	if c.oci {
+		return isDir == (known == implicitDir || known == explicitDir)
+	}
+	return isDir && known == implicitDir
+}
+
+func (c *Checker) checkSize(hdr *tar.Header) error {
+	if left := c.limits.MaxBytes - c.bytes; hasContent(hdr) && (hdr.Size < 0 || hdr.Size > left) {
+		return fmt.Errorf("%w: %d bytes, %d left of %d", ErrTooLarge, hdr.Size, left, c.limits.MaxBytes)
+	}
+	return nil
+}
+
+// markOf is markOf for OCI layers; elsewhere names mean themselves.
+func (c *Checker) markOf(name string) (mark, string, error) {
+	if !c.oci {
+		return noMark, "", nil
+	}
+	return markOf(name)
 }
 
 // admitParents refuses an entry below what is no directory. It looks upwards, to
@@ -179,11 +205,18 @@ search:
 
 // checkHardLink wants the target to be a file that the archive has made: then none
 // of its parents is a link, and it is no file of a lower layer, which would
-// change owner and mode with the layer.
+// change owner and mode with the layer. In an OCI layer it may be one: the metadata of
+// a hard link's entry is not applied.
 func (c *Checker) checkHardLink(target string) error {
 	clean, err := CleanName(target)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrHardLink, err)
+	}
+	if c.oci {
+		if c.isDir(clean) {
+			return fmt.Errorf("%w: %q is a directory", ErrHardLink, clean)
+		}
+		return nil
 	}
 	if c.known[keyOf(clean)] != regular {
 		return fmt.Errorf("%w: the archive has no regular file %q before it", ErrHardLink, clean)

@@ -11,8 +11,10 @@
 // is ever followed, wherever it points and whoever made it.
 //
 // A Checker tells what an Applier would refuse without touching a file system. A
-// Filter restricts an Applier to a Whitelist, and Prune a finished tree. Pack is the
-// inverse: it writes the entries of which an Applier makes the same tree.
+// Filter restricts an Applier to a Whitelist, and Prune a finished tree. OCI layers,
+// which can also delete and have rules of their own, have an Applier and a Checker of
+// their own: see NewOCIApplier. Pack is the inverse: it writes the entries of which an
+// Applier makes the same tree.
 //
 // It must run as root. FreeBSD file flags and access control lists in an archive
 // (SCHILY.fflags, SCHILY.acl.*) are not restored, which gives a warning.
@@ -70,6 +72,9 @@ var (
 	// ErrTooManyLinks: a Filter has to remember too many hard links.
 	ErrTooManyLinks = errors.New("too many hard links to filter")
 )
+
+// ApplyFunc does with an entry what Applier.Apply does.
+type ApplyFunc func(hdr *tar.Header, name string, r io.Reader) error
 
 // Applier applies the entries of one archive to one directory. It is not safe
 // for concurrent use. After an error the directory is to be thrown away.
@@ -181,6 +186,9 @@ func (a *Applier) apply(hdr *tar.Header, name string, r io.Reader) error {
 	if err := a.checker.admit(hdr, name); err != nil {
 		return err
 	}
+	if m, hidden, err := a.checker.markOf(name); err != nil || m != noMark {
+		return errors.Join(err, a.applyMark(hdr, m, hidden, r))
+	}
 	if name == "." {
 		return a.applyTop(hdr)
 	}
@@ -289,6 +297,15 @@ func (a *Applier) openTop() (directory, error) {
 // descend opens the directory name, whose parent is d, on the way to an entry. A
 // directory that was not there is made; what is none is replaced by one.
 func (a *Applier) descend(d directory, name string) (directory, error) {
+	if a.checker.oci {
+		fd, err := openat(d.fd, path.Base(name), dirFlags, 0)
+		if err == nil {
+			return directory{fd, name}, nil
+		}
+		if isNoDirectory(err) {
+			return directory{}, fmt.Errorf("%w: %q, of a lower layer", ErrThroughLink, name)
+		}
+	}
 	fd, created, err := openOrMakeDir(d, path.Base(name))
 	if err != nil {
 		return directory{}, err

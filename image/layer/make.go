@@ -83,11 +83,29 @@ func (a *Applier) makeHardLink(parent directory, name, target string) error {
 		return hardLinkError(target, err)
 	}
 	defer closeDir(dir)
+	if err := a.checkTarget(dir, target); err != nil {
+		return err
+	}
 	if err := a.removeExisting(parent, name); err != nil {
 		return err
 	}
 	// Without AT_SYMLINK_FOLLOW, a link that took the target's place is not followed.
 	return hardLinkError(target, unix.Linkat(dir, path.Base(target), parent.fd, name, 0))
+}
+
+// checkTarget refuses a target of a lower layer that is a directory.
+func (a *Applier) checkTarget(dir int, target string) error {
+	if !a.checker.oci {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, path.Base(target), &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return hardLinkError(target, err)
+	}
+	if fileType(&st) == unix.S_IFDIR {
+		return fmt.Errorf("%w: %q is a directory", ErrHardLink, target)
+	}
+	return nil
 }
 
 // hardLinkError tells a target that somebody took away meanwhile from failures.

@@ -22,6 +22,7 @@ import (
 
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/aci"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/layer"
 	"github.com/jetpack-run/jetpack/internal/manifest"
 	"github.com/jetpack-run/jetpack/internal/plaindir"
@@ -132,7 +133,7 @@ var (
 )
 
 func attack(o order) (a answer, err error) {
-	debug.SetMemoryLimit(aci.Memory) // as the command does
+	debug.SetMemoryLimit(extract.Memory) // as the command does
 	h := host{o.Base}
 	m := watchMemory()
 	p, err := openPlace(o)

@@ -17,7 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
-	"github.com/jetpack-run/jetpack/image/aci"
+	"github.com/jetpack-run/jetpack/image/extract"
 )
 
 // Entry is an entry of an archive. Size is set from Body by Tar.
@@ -118,21 +118,21 @@ func Image(t testing.TB, name string, options ...Option) []byte {
 
 // Compress compresses data. It skips the test if that takes a program which this
 // machine lacks (bzip2).
-func Compress(t testing.TB, kind aci.Compression, data []byte) []byte {
+func Compress(t testing.TB, kind extract.Compression, data []byte) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	var w io.WriteCloser
 	var err error
 	switch kind {
-	case aci.None:
+	case extract.None:
 		return data
-	case aci.Gzip:
+	case extract.Gzip:
 		w = gzip.NewWriter(&buf)
-	case aci.Xz:
+	case extract.Xz:
 		w, err = xz.NewWriter(&buf)
-	case aci.Zstd:
+	case extract.Zstd:
 		w, err = zstd.NewWriter(&buf)
-	case aci.Bzip2:
+	case extract.Bzip2:
 		return runBzip2(t, data)
 	default:
 		t.Fatalf("unknown compression %q", kind)

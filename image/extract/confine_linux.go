@@ -1,4 +1,4 @@
-package aci
+package extract
 
 import (
 	"fmt"

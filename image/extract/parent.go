@@ -1,4 +1,4 @@
-package aci
+package extract
 
 import (
 	"context"
@@ -27,7 +27,7 @@ var (
 const startTime = 30 * time.Second
 
 // extract extracts in a confined process.
-func extract(ctx context.Context, r io.ReadSeeker, rootfs string, o ExtractOptions) (Result, error) {
+func (f *Format) extract(ctx context.Context, r io.ReadSeeker, rootfs string, o Options) (Result, error) {
 	if os.Getenv(childEnv) != "" {
 		return Result{}, errors.New("the program does not call reexec.Init")
 	}
@@ -39,17 +39,17 @@ func extract(ctx context.Context, r io.ReadSeeker, rootfs string, o ExtractOptio
 		return Result{}, fmt.Errorf("start extracting process: %w", err)
 	}
 	fed := make(chan feeding, 1)
-	go func() { fed <- p.feed(ctx, r, o) }()
+	go func() { fed <- p.feed(ctx, f, r, o) }()
 	result, err := p.result()
-	f := <-fed
-	result.Compression = f.compression
+	end := <-fed
+	result.Compression = end.compression
 	switch {
 	case ctx.Err() != nil:
 		return Result{}, ctx.Err()
 	case err != nil && !errors.Is(err, errCut):
 		return Result{}, err
 	}
-	return result, f.err // why the archive was cut
+	return result, end.err // why the archive was cut
 }
 
 // process is the child as its parent sees it.
@@ -118,33 +118,33 @@ type feeding struct {
 }
 
 // feed sends the child its order and the archive.
-func (p *process) feed(ctx context.Context, r io.ReadSeeker, o ExtractOptions) (f feeding) {
+func (p *process) feed(ctx context.Context, f *Format, r io.ReadSeeker, o Options) (end feeding) {
 	defer closeAll(p.in)
-	if err := writeOrder(p.in, o); err != nil {
-		return f // the child is gone
+	if err := f.writeOrder(p.in, o); err != nil {
+		return end // the child is gone
 	}
 	passes := 1
 	if o.Keep != nil {
 		passes = 2
 	}
 	for range passes {
-		f.compression, f.err = p.feedArchive(ctx, r)
-		if errors.Is(f.err, errGone) {
-			f.err = nil
-			return f
+		end.compression, end.err = p.feedArchive(ctx, f, r)
+		if errors.Is(end.err, errGone) {
+			end.err = nil
+			return end
 		}
-		if f.err != nil {
-			return f
+		if end.err != nil {
+			return end
 		}
 	}
-	return f
+	return end
 }
 
-func (p *process) feedArchive(ctx context.Context, r io.ReadSeeker) (_ Compression, err error) {
+func (p *process) feedArchive(ctx context.Context, f *Format, r io.ReadSeeker) (_ Compression, err error) {
 	if _, err := r.Seek(0, io.SeekStart); err != nil {
 		return "", err
 	}
-	uncompressed, compression, err := Decompress(withContext(ctx, r))
+	uncompressed, compression, err := Decompress(WithContext(ctx, r), f.Recognise)
 	if err != nil {
 		return "", err
 	}

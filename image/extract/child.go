@@ -1,4 +1,4 @@
-package aci
+package extract
 
 import (
 	"archive/tar"
@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"github.com/moby/sys/reexec"
@@ -17,7 +19,6 @@ import (
 
 	"github.com/jetpack-run/jetpack/image/layer"
 	"github.com/jetpack-run/jetpack/internal/descriptors"
-	"github.com/jetpack-run/jetpack/internal/manifest"
 )
 
 // What parent and child say to each other, in frames: a length of four bytes, then
@@ -44,12 +45,13 @@ const (
 )
 
 type order struct {
+	Format      string
 	Limits      layer.Limits
 	Keep, Prune bool // a whitelist follows
 }
 
 type answer struct {
-	ID       string
+	Hash     string
 	Size     int64
 	Warnings []string
 	Failure  *failure
@@ -68,8 +70,8 @@ var errCut = errors.New("the image could not be read to its end")
 func init() { reexec.Register(childName, child) }
 
 // Memory is what the heap of a program should take at most while it imports, in
-// bytes, for it to set with debug.SetMemoryLimit: what reading a manifest of
-// manifest.MaxSize several times leaves to be collected is more. With the child it
+// bytes, for it to set with debug.SetMemoryLimit: what reading a large manifest
+// several times leaves to be collected is more. With the child it
 // stays below 256 MiB then.
 const Memory = 128 << 20
 
@@ -100,12 +102,12 @@ func extractConfined() (Result, error) {
 		return Result{}, fmt.Errorf("confine process: %w", err)
 	}
 	in := bufio.NewReaderSize(os.NewFile(inFD, "order"), chunkSize)
-	o, err := readOrder(in)
+	f, o, err := readOrder(in)
 	if err != nil {
 		return Result{}, fmt.Errorf("read order: %w", err)
 	}
-	return extractPasses(root, o, func(apply applyFunc) (Result, error) {
-		return readArchive(&frameReader{r: in}, o.Limits, apply)
+	return f.passes(root, o, func(apply ApplyFunc) (Result, error) {
+		return f.read(&frameReader{r: in}, o.Limits, apply)
 	})
 }
 
@@ -143,8 +145,8 @@ func closeInherited(first int) error {
 	return err
 }
 
-func writeOrder(w io.Writer, o ExtractOptions) error {
-	if err := writeJSON(w, order{o.Limits, o.Keep != nil, o.Prune != nil}); err != nil {
+func (f *Format) writeOrder(w io.Writer, o Options) error {
+	if err := writeJSON(w, order{f.Name, o.Limits, o.Keep != nil, o.Prune != nil}); err != nil {
 		return err
 	}
 	for _, list := range []*layer.Whitelist{o.Keep, o.Prune} {
@@ -162,23 +164,26 @@ func writeOrder(w io.Writer, o ExtractOptions) error {
 	return nil
 }
 
-func readOrder(r io.Reader) (o ExtractOptions, err error) {
+func readOrder(r io.Reader) (f *Format, o Options, err error) {
 	var sent order
 	if err := readJSON(r, maxOrder, &sent); err != nil {
-		return ExtractOptions{}, err
+		return nil, Options{}, err
+	}
+	if f = formats[sent.Format]; f == nil {
+		return nil, Options{}, fmt.Errorf("unknown format %q", sent.Format)
 	}
 	o.Limits = sent.Limits
 	if sent.Keep {
 		if o.Keep, err = readWhitelist(r); err != nil {
-			return ExtractOptions{}, err
+			return nil, Options{}, err
 		}
 	}
 	if sent.Prune {
 		if o.Prune, err = readWhitelist(r); err != nil {
-			return ExtractOptions{}, err
+			return nil, Options{}, err
 		}
 	}
-	return o, nil
+	return f, o, nil
 }
 
 func readWhitelist(r io.Reader) (*layer.Whitelist, error) {
@@ -194,7 +199,7 @@ func reply(w io.Writer, result Result, err error) error {
 	if err != nil {
 		return writeJSON(w, answer{Failure: describe(err)})
 	}
-	return writeJSON(w, answer{ID: result.ID, Size: result.Size, Warnings: result.Warnings})
+	return writeJSON(w, answer{Hash: result.Hash, Size: result.Size, Warnings: result.Warnings})
 }
 
 func readReply(r io.Reader) (Result, error) {
@@ -205,7 +210,7 @@ func readReply(r io.Reader) (Result, error) {
 	if a.Failure != nil {
 		return Result{}, a.Failure.err()
 	}
-	return Result{ID: a.ID, Size: a.Size, Warnings: a.Warnings}, nil
+	return Result{Hash: a.Hash, Size: a.Size, Warnings: a.Warnings}, nil
 }
 
 func writeJSON(w io.Writer, v any) error {
@@ -307,19 +312,27 @@ type failure struct {
 	Errnos    []syscall.Errno
 }
 
-// sentinels are the errors that callers ask for.
+// sentinels are the errors that callers ask for, beside those of the formats.
 var sentinels = []error{
-	ErrFormat, ErrEncrypted, ErrCompression, ErrTruncated, ErrTrailing, ErrLayout, ErrNoManifest, ErrNoRootfs,
+	ErrFormat, ErrCompression, ErrTruncated, ErrTrailing,
 	layer.ErrName, layer.ErrDuplicate, layer.ErrThroughLink, layer.ErrHardLink, layer.ErrSymlink, layer.ErrDevice,
 	layer.ErrWhiteout, layer.ErrType, layer.ErrTooLarge, layer.ErrTooManyEntries, layer.ErrXattr, layer.ErrOwner,
 	layer.ErrTooManyLinks,
-	manifest.ErrInvalid,
 	tar.ErrHeader, tar.ErrFieldTooLong, io.ErrUnexpectedEOF, errCut,
+}
+
+// allSentinels is the same in both processes.
+func allSentinels() []error {
+	all := slices.Clone(sentinels)
+	for _, name := range slices.Sorted(maps.Keys(formats)) {
+		all = append(all, formats[name].Errors...)
+	}
+	return all
 }
 
 func describe(err error) *failure {
 	f := &failure{Message: err.Error(), Errnos: errnos(err)}
-	for i, sentinel := range sentinels {
+	for i, sentinel := range allSentinels() {
 		if errors.Is(err, sentinel) {
 			f.Sentinels = append(f.Sentinels, i)
 		}
@@ -344,9 +357,10 @@ func errnos(err error) (found []syscall.Errno) {
 
 func (f *failure) err() error {
 	e := &childError{message: f.Message}
+	all := allSentinels()
 	for _, i := range f.Sentinels {
-		if i >= 0 && i < len(sentinels) {
-			e.is = append(e.is, sentinels[i])
+		if i >= 0 && i < len(all) {
+			e.is = append(e.is, all[i])
 		}
 	}
 	for _, errno := range f.Errnos {

@@ -1,7 +1,6 @@
-package aci
+package extract
 
 import (
-	"archive/tar"
 	"bufio"
 	"bytes"
 	"compress/bzip2"
@@ -35,18 +34,17 @@ var magics = map[Compression]string{
 	Zstd:  "\x28\xb5\x2f\xfd",
 }
 
-// Decompress recognises a tar archive, compressed or not, by its first bytes
-// and gives its uncompressed contents. All members of a file of several are
-// read, and to be sure that nothing else follows the reader is to be read to its
-// end. It holds at most about 70 MiB whatever the file says. Closing does not
-// close r.
+// Decompress recognises by its first bytes, with recognise, how a file is compressed and
+// gives its uncompressed contents. All members of a file of several are read, and to be
+// sure that nothing else follows the reader is to be read to its end. It holds at most
+// about 70 MiB whatever the file says. Closing does not close r.
 //
-// Errors, also of the reader: ErrFormat, ErrEncrypted, ErrCompression,
+// Errors, also of the reader: those of recognise, ErrFormat, ErrCompression,
 // ErrTruncated, ErrTrailing, and those of r.
-func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
+func Decompress(r io.Reader, recognise func(head []byte) (Compression, error)) (io.ReadCloser, Compression, error) {
 	src := &source{r: r}
 	buffered := bufio.NewReaderSize(src, 64<<10)
-	head, _ := buffered.Peek(512) // less is not an image, unless src could not be read
+	head, _ := buffered.Peek(512) // less is a whole file, unless src could not be read
 	if src.err != nil {
 		return nil, "", fmt.Errorf("read image: %w", src.err)
 	}
@@ -62,45 +60,14 @@ func Decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	return d, compression, nil
 }
 
-func recognise(head []byte) (Compression, error) {
+// Magic recognises compression by the first bytes of a file; None is anything else.
+func Magic(head []byte) Compression {
 	for compression, magic := range magics {
 		if bytes.HasPrefix(head, []byte(magic)) {
-			return compression, nil
+			return compression
 		}
 	}
-	switch {
-	case isTar(head):
-		return None, nil
-	case isOpenPGP(head):
-		return "", ErrEncrypted
-	}
-	return "", fmt.Errorf("%w: neither a tar archive nor compressed in a known way", ErrFormat)
-}
-
-// isTar: head is a tar header with the right checksum, of any dialect ("ustar"
-// is missing in the oldest one).
-func isTar(head []byte) bool {
-	if len(head) < 512 {
-		return false
-	}
-	_, err := tar.NewReader(bytes.NewReader(head)).Next()
-	return err == nil || errors.Is(err, io.ErrUnexpectedEOF) // the header announces more than head has
-}
-
-// isOpenPGP: head begins an encrypted message, binary or armoured. A message
-// begins with a packet of tag 1, 3, 9 or 18 (RFC 4880, sections 4.2 and 11.3).
-func isOpenPGP(head []byte) bool {
-	if bytes.HasPrefix(head, []byte("-----BEGIN PGP MESSAGE-----")) {
-		return true
-	}
-	if len(head) == 0 || head[0]&0x80 == 0 {
-		return false
-	}
-	tag := head[0] & 0x3f
-	if head[0]&0x40 == 0 {
-		tag >>= 2
-	}
-	return tag == 1 || tag == 3 || tag == 9 || tag == 18
+	return None
 }
 
 func newReader(r *bufio.Reader, compression Compression) (io.Reader, func(), error) {
