@@ -73,12 +73,19 @@ func (s *Store) debris(ctx context.Context) ([]Debris, error) {
 		return nil, err
 	}
 	strays := slices.Concat(files, trees)
-	if err := s.clonesFirst(ctx, strays); err != nil {
+	all, err := s.driver.List(ctx, treeKind)
+	if err != nil {
 		return nil, err
 	}
+	clonesFirst(all, strays)
 	incomplete, err := s.incomplete(ctx, images)
-	// Drafts first: they may be clones of what is not indexed.
-	return slices.Concat(debris, drafts, strays, incomplete), err
+	if err != nil {
+		return nil, err
+	}
+	layers, err := s.strayLayers(ctx)
+	// Drafts first: they may be clones of what is not indexed; layers last: images are
+	// clones of them.
+	return slices.Concat(debris, drafts, strays, incomplete, layers), err
 }
 
 // lostEntries finds the images that are there, though not in the index, or damaged
@@ -174,11 +181,7 @@ func higherFirst(images []*Image) []*Image {
 }
 
 // clonesFirst sorts strays so that what is cloned comes after its clones.
-func (s *Store) clonesFirst(ctx context.Context, strays []Debris) error {
-	trees, err := s.driver.List(ctx, treeKind)
-	if err != nil {
-		return err
-	}
+func clonesFirst(trees []storage.Tree, strays []Debris) {
 	origins := map[string]string{}
 	for _, t := range trees {
 		origins[t.Name] = t.Origin
@@ -190,7 +193,6 @@ func (s *Store) clonesFirst(ctx context.Context, strays []Debris) error {
 		return n
 	}
 	slices.SortStableFunc(strays, func(a, b Debris) int { return depth(b.tree) - depth(a.tree) })
-	return nil
 }
 
 func (s *Store) removeDamaged(ctx context.Context, id ID) error {

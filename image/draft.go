@@ -82,23 +82,35 @@ func (d *Draft) Use(file *os.File) error {
 // MakeRoot gives the draft its root: a clone of origin's, or an empty one for nil.
 // quota bounds what it takes itself, in bytes, where the driver can. Errors:
 // ErrNotFound when origin has just been removed, ErrDamaged when its tree is lost.
-func (d *Draft) MakeRoot(ctx context.Context, origin *Image, quota int64) (err error) {
-	driver := d.store.driver
-	if !driver.Info().Quota {
-		quota = 0
-	}
+func (d *Draft) MakeRoot(ctx context.Context, origin *Image, quota int64) error {
 	if origin == nil {
-		err = driver.Create(ctx, d.tree(), storage.Options{Quota: quota})
-	} else if err = driver.Clone(ctx, Tree(origin.ID), d.tree(), storage.Options{Quota: quota}); errors.Is(err, storage.ErrNotFound) {
+		return d.makeRoot(ctx, "", quota)
+	}
+	err := d.makeRoot(ctx, Tree(origin.ID), quota)
+	if errors.Is(err, storage.ErrNotFound) {
 		if _, err := d.store.Get(ctx, origin.ID); err != nil {
 			return err
 		}
 		return d.store.Check(ctx, origin)
 	}
-	if err != nil {
-		return fmt.Errorf("begin import: %w", err)
+	return err
+}
+
+// makeRoot makes the root as a clone of a tree, or an empty one for "".
+func (d *Draft) makeRoot(ctx context.Context, origin string, quota int64) (err error) {
+	driver := d.store.driver
+	if !driver.Info().Quota {
+		quota = 0
 	}
-	if d.Root, err = driver.Mount(ctx, d.tree()); err != nil {
+	if origin == "" {
+		err = driver.Create(ctx, d.tree(), storage.Options{Quota: quota})
+	} else {
+		err = driver.Clone(ctx, origin, d.tree(), storage.Options{Quota: quota})
+	}
+	if err == nil {
+		d.Root, err = driver.Mount(ctx, d.tree())
+	}
+	if err != nil {
 		return fmt.Errorf("begin import: %w", err)
 	}
 	return nil
@@ -122,7 +134,8 @@ func (s *Store) WithRoot(ctx context.Context, img *Image, do func(root string) e
 // An image that is there already stays as it is, importing twice is importing once;
 // but the file that came with it, of which nobody knows whether it still is what it
 // was, is replaced by the draft's, and with it goes what vouches for it. A signed file
-// gives way only to a signed one.
+// gives way only to a signed one. An OCI image has no file: it is its layers, which the
+// caller has pinned and committed.
 // Errors: ErrNotFound when a dependency was removed meanwhile.
 func (d *Draft) Commit(ctx context.Context, img Image) (_ *Image, err error) {
 	if _, err := ParseID(string(img.ID)); err != nil {
@@ -134,17 +147,7 @@ func (d *Draft) Commit(ctx context.Context, img Image) (_ *Image, err error) {
 		return nil, err
 	}
 	img.parsed = m
-	// The slow, durable part comes before the lock.
-	if err := s.driver.Unmount(ctx, d.tree()); err != nil {
-		return nil, fmt.Errorf("commit image: %w", err)
-	}
-	if err := s.driver.Seal(ctx, d.tree()); err != nil {
-		return nil, fmt.Errorf("commit image: %w", err)
-	}
-	file := d.File
-	d.File = nil
-	err = failpoint.Do(s.Points, "sync draft file", func() error { return errors.Join(file.Sync(), file.Close()) })
-	if err != nil {
+	if err := d.finish(ctx); err != nil {
 		return nil, fmt.Errorf("commit image: %w", err)
 	}
 	value, err := json.Marshal(img)
@@ -165,16 +168,36 @@ func (d *Draft) Commit(ctx context.Context, img Image) (_ *Image, err error) {
 			return nil, fmt.Errorf("commit image: %w", err)
 		}
 	}
+	for _, l := range img.Layers() {
+		if there, err := s.hasTree(ctx, LayerTree(l.ChainID)); err != nil || !there {
+			return nil, errors.Join(fmt.Errorf("commit image: %w: layer %s is gone; import it again", ErrDamaged, l.ChainID), err)
+		}
+	}
 	// What lies there now is debris of a crash in this place, or of a damaged
 	// image, which is mended so.
 	if err := s.remove(ctx, img.ID); err != nil {
 		return nil, fmt.Errorf("commit image: %w", err)
 	}
-	if err := d.publish(ctx, img.ID, value); err != nil {
+	if err := d.publish(ctx, img, value); err != nil {
 		return nil, fmt.Errorf("commit image: %w", err)
 	}
 	d.committed = true
 	return &img, nil
+}
+
+// finish makes the draft's tree and file durable: the slow part, which comes before the
+// lock.
+func (d *Draft) finish(ctx context.Context) error {
+	driver := d.store.driver
+	if err := driver.Unmount(ctx, d.tree()); err != nil {
+		return err
+	}
+	if err := driver.Seal(ctx, d.tree()); err != nil {
+		return err
+	}
+	file := d.File
+	d.File = nil
+	return failpoint.Do(d.store.Points, "sync draft file", func() error { return errors.Join(file.Sync(), file.Close()) })
 }
 
 // known gives the image that is there already, with its file restored; nil if there
@@ -195,6 +218,9 @@ func (d *Draft) known(ctx context.Context, img Image) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("commit image: %w", err)
 	}
+	if img.OCI != nil {
+		return known, d.reoriginate(known, img)
+	}
 	fi, err := os.Stat(filepath.Join(s.imageDir(img.ID), fileName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("commit image: %w", err)
@@ -211,7 +237,7 @@ func (d *Draft) known(ctx context.Context, img Image) (*Image, error) {
 	known.FileSize, known.Compression = img.FileSize, img.Compression
 	value, err := json.Marshal(known)
 	if err == nil {
-		err = d.moveFile(img.ID)
+		err = d.moveFile(s.imageDir(img.ID), fileName)
 	}
 	if err == nil {
 		err = s.enter(img.ID, value)
@@ -222,9 +248,23 @@ func (d *Draft) known(ctx context.Context, img Image) (*Image, error) {
 	return known, nil
 }
 
+// reoriginate records where an OCI image that is there came from this time, if it was
+// admitted with less waived than before.
+func (d *Draft) reoriginate(known *Image, img Image) error {
+	if len(img.Insecure) >= len(known.Insecure) {
+		return nil
+	}
+	known.Origin, known.Insecure, known.OCI.Digest = img.Origin, img.Insecure, img.OCI.Digest
+	value, err := json.Marshal(known)
+	if err == nil {
+		err = d.store.enter(img.ID, value)
+	}
+	return err
+}
+
 // publish gives the draft's tree and file to an image, and enters it in the index.
-func (d *Draft) publish(ctx context.Context, id ID, value []byte) (err error) {
-	s := d.store
+func (d *Draft) publish(ctx context.Context, img Image, value []byte) (err error) {
+	s, id := d.store, img.ID
 	var undo revert.Stack
 	defer undo.Run(&err)
 	// Before the steps: one that fails may have been done all the same.
@@ -233,7 +273,12 @@ func (d *Draft) publish(ctx context.Context, id ID, value []byte) (err error) {
 		return err
 	}
 	undo.Add(func() error { return os.RemoveAll(s.imageDir(id)) })
-	if err := d.moveFile(id); err != nil {
+	if img.OCI != nil {
+		err = d.makeDir(s.imageDir(id))
+	} else {
+		err = d.moveFile(s.imageDir(id), fileName)
+	}
+	if err != nil {
 		return err
 	}
 	undo.Add(func() error { return s.forget(id) })
@@ -244,19 +289,21 @@ func (d *Draft) publish(ctx context.Context, id ID, value []byte) (err error) {
 	return nil
 }
 
-// moveFile gives the draft's file to an image, durably.
-func (d *Draft) moveFile(id ID) error {
-	dir := d.store.imageDir(id)
-	err := failpoint.Do(d.store.Points, "make image directory", func() error { return os.MkdirAll(dir, 0o700) })
-	if err != nil {
+// moveFile gives the draft's file to an image or a layer, durably.
+func (d *Draft) moveFile(dir, name string) error {
+	if err := d.makeDir(dir); err != nil {
 		return err
 	}
 	return failpoint.Do(d.store.Points, "move image file", func() error {
-		if err := os.Rename(d.path, filepath.Join(dir, fileName)); err != nil {
+		if err := os.Rename(d.path, filepath.Join(dir, name)); err != nil {
 			return err
 		}
-		return errors.Join(atomicfile.SyncDir(dir), atomicfile.SyncDir(d.store.dir))
+		return errors.Join(atomicfile.SyncDir(dir), atomicfile.SyncDir(filepath.Dir(dir)), atomicfile.SyncDir(d.store.dir))
 	})
+}
+
+func (d *Draft) makeDir(dir string) error {
+	return failpoint.Do(d.store.Points, "make image directory", func() error { return os.MkdirAll(dir, 0o700) })
 }
 
 // Discard removes what the draft still holds. After Commit that is next to nothing.

@@ -1,13 +1,20 @@
 package image
 
 import (
+	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+
+	"github.com/jetpack-run/jetpack/internal/atomicfile"
+	"github.com/jetpack-run/jetpack/internal/failpoint"
+	"github.com/jetpack-run/jetpack/internal/storage"
 )
 
 // OCI is what an image that came as an OCI image has instead of an archive.
@@ -40,6 +47,7 @@ const (
 	layersDir = "layers" // in the store's directory
 	layerKind = "layers" // of trees
 	blobName  = "blob"
+	pinsName  = "layers.json" // in a draft's directory
 )
 
 // LayerTree is the name of the sealed storage tree of a layer with all below it.
@@ -88,4 +96,298 @@ func openKept(path string, size int64, of, what string) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// KnownLayer gives a layer as it is kept; nil if it is not there as a whole.
+func (s *Store) KnownLayer(ctx context.Context, chainID string) (*Layer, error) {
+	l, err := s.layerRecord(chainID)
+	if l == nil || err != nil {
+		return nil, err
+	}
+	if blob, err := s.Layer(*l); errors.Is(err, ErrDamaged) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	} else if err := blob.Close(); err != nil {
+		return nil, err
+	}
+	there, err := s.hasTree(ctx, LayerTree(chainID))
+	if !there {
+		return nil, err
+	}
+	return l, nil
+}
+
+// layerRecord reads what is known of a layer; nil if that is nothing of use.
+func (s *Store) layerRecord(chainID string) (*Layer, error) {
+	raw, err := os.ReadFile(filepath.Join(s.layerDir(chainID), recordName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	l := new(Layer)
+	if err := json.Unmarshal(raw, l); err != nil || l.ChainID != chainID {
+		return nil, nil //nolint:nilerr // a damaged record is made anew
+	}
+	return l, nil
+}
+
+func (s *Store) hasTree(ctx context.Context, name string) (bool, error) {
+	_, err := s.driver.Stat(ctx, name)
+	if errors.Is(err, storage.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Pin keeps layers from being taken away, those that are there and those that others
+// bring, as long as the draft lives. It comes before a look at what is there.
+func (d *Draft) Pin(ctx context.Context, chainIDs []string) error {
+	return d.store.exclusively(ctx, func() error {
+		raw, err := json.Marshal(chainIDs)
+		if err != nil {
+			return err
+		}
+		return failpoint.Do(d.store.Points, "pin layers", func() error {
+			return atomicfile.Replace(filepath.Join(d.dir(), pinsName), raw, 0o600)
+		})
+	})
+}
+
+// pins gives the layers that a draft counts on.
+func (s *Store) pins(draft string) (chainIDs []string, err error) {
+	raw, err := os.ReadFile(filepath.Join(s.dir, draftPrefix+draft, pinsName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &chainIDs)
+	}
+	return chainIDs, err
+}
+
+// MakeLayerRoot gives the draft its root: a clone of that of a layer, which the caller
+// has pinned, or an empty one for "". quota is as for MakeRoot.
+func (d *Draft) MakeLayerRoot(ctx context.Context, chainID string, quota int64) error {
+	if chainID == "" {
+		return d.makeRoot(ctx, "", quota)
+	}
+	return d.makeRoot(ctx, LayerTree(chainID), quota)
+}
+
+// CommitLayer publishes the draft, whose root a layer was applied to and whose file is
+// its blob, and gives the layer as it is kept: the one that is there already if another
+// import was faster. It mends one that is damaged. The caller has pinned it.
+func (d *Draft) CommitLayer(ctx context.Context, l Layer) (_ Layer, err error) {
+	s := d.store
+	if err := d.finish(ctx); err != nil {
+		return Layer{}, fmt.Errorf("commit layer: %w", err)
+	}
+	err = s.exclusively(ctx, func() error {
+		known, err := s.KnownLayer(ctx, l.ChainID)
+		if err != nil {
+			return err
+		}
+		if known != nil {
+			l = *known
+			return nil
+		}
+		return d.publishLayer(ctx, l)
+	})
+	if err != nil {
+		return Layer{}, fmt.Errorf("commit layer: %w", err)
+	}
+	return l, nil
+}
+
+// publishLayer puts what the layer lacks in its place, the record last. What a crash or a
+// failure leaves is pinned, and nobody's without the pin.
+func (d *Draft) publishLayer(ctx context.Context, l Layer) error {
+	s := d.store
+	there, err := s.hasTree(ctx, LayerTree(l.ChainID))
+	if err != nil {
+		return err
+	}
+	if !there { // else it is what was applied when its blob was whole
+		if err := storage.Remove(ctx, s.driver, LayerTree(l.ChainID)); err != nil {
+			return err
+		}
+		if err := s.driver.Rename(ctx, d.tree(), LayerTree(l.ChainID)); err != nil {
+			return err
+		}
+		d.committed = true
+	}
+	raw, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	if err := d.moveFile(s.layerDir(l.ChainID), blobName); err != nil {
+		return err
+	}
+	err = failpoint.Do(s.Points, "write layer record", func() error {
+		return atomicfile.Write(filepath.Join(s.layerDir(l.ChainID), recordName), raw, 0o600)
+	})
+	if err != nil {
+		return err
+	}
+	return s.relayer(ctx, l)
+}
+
+// relayer tells the images that have a layer of its new blob: it may be compressed in
+// another way than the one that was lost.
+func (s *Store) relayer(ctx context.Context, l Layer) error {
+	images, _, err := s.scan(ctx)
+	if err != nil {
+		return err
+	}
+	for _, img := range images {
+		i := slices.IndexFunc(img.Layers(), func(old Layer) bool { return old.ChainID == l.ChainID && old != l })
+		if i < 0 {
+			continue
+		}
+		img.OCI.Layers[i] = l
+		value, err := json.Marshal(img)
+		if err == nil {
+			err = s.enter(img.ID, value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Layers gives the layers of an OCI image, the lowest first; none for an ACI.
+func (i *Image) Layers() []Layer {
+	if i.OCI == nil {
+		return nil
+	}
+	return i.OCI.Layers
+}
+
+// usedLayers gives the chain IDs that images and living drafts count on.
+func (s *Store) usedLayers(ctx context.Context) (map[string]bool, error) {
+	images, _, err := s.scan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	used := map[string]bool{}
+	for _, e := range entries {
+		if id, err := ParseID(e.Name()); err == nil {
+			// One whose entry is lost or damaged can be entered again.
+			if img, err := decode([]byte(id), s.record(id)); err == nil {
+				images = append(images, img)
+			}
+		}
+		draft, ok := strings.CutPrefix(e.Name(), draftPrefix)
+		if !ok {
+			continue
+		}
+		if busy, err := locked(filepath.Join(s.dir, e.Name(), "lock")); err != nil {
+			return nil, err
+		} else if !busy {
+			continue
+		}
+		chainIDs, err := s.pins(draft)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range chainIDs {
+			used[id] = true
+		}
+	}
+	for _, img := range images {
+		for _, l := range img.Layers() {
+			used[l.ChainID] = true
+		}
+	}
+	return used, nil
+}
+
+// removeLayers takes away those of an image's layers that nothing counts on any more,
+// from the top down: what is above one that is used may go.
+func (s *Store) removeLayers(ctx context.Context, layers []Layer) error {
+	if len(layers) == 0 {
+		return nil
+	}
+	used, err := s.usedLayers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, l := range slices.Backward(layers) {
+		if used[l.ChainID] {
+			return nil
+		}
+		if err := s.removeLayer(ctx, l.ChainID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) removeLayer(ctx context.Context, chainID string) error {
+	err := storage.Remove(ctx, s.driver, LayerTree(chainID))
+	if errors.Is(err, storage.ErrBusy) {
+		err = ErrInUse
+	}
+	if err == nil {
+		err = failpoint.Do(s.Points, "remove layer files", func() error { return os.RemoveAll(s.layerDir(chainID)) })
+	}
+	if err != nil {
+		return fmt.Errorf("remove layer %.19s: %w", chainID, err)
+	}
+	return nil
+}
+
+// strayLayers finds what there is of layers that nothing counts on; what is cloned
+// comes after its clones.
+func (s *Store) strayLayers(ctx context.Context) (debris []Debris, err error) {
+	used, err := s.usedLayers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	trees, err := s.driver.List(ctx, layerKind)
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for _, t := range trees {
+		names[strings.TrimPrefix(t.Name, layerKind+"/")] = true
+	}
+	entries, err := os.ReadDir(filepath.Join(s.dir, layersDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		names[e.Name()] = true
+	}
+	for name := range names {
+		chainID := strings.Replace(name, "-", ":", 1)
+		if used[chainID] || CheckDigest(chainID) != nil {
+			continue
+		}
+		debris = append(debris, Debris{
+			What: "layer " + name + " of an interrupted import or removal", tree: LayerTree(chainID),
+			remove: func(ctx context.Context) error { return s.removeStrayLayer(ctx, chainID) },
+		})
+	}
+	slices.SortFunc(debris, func(a, b Debris) int { return strings.Compare(a.What, b.What) })
+	clonesFirst(trees, debris)
+	return debris, nil
+}
+
+func (s *Store) removeStrayLayer(ctx context.Context, chainID string) error {
+	return s.exclusively(ctx, func() error {
+		used, err := s.usedLayers(ctx)
+		if err != nil || used[chainID] {
+			return err // an import counts on it by now
+		}
+		return s.removeLayer(ctx, chainID)
+	})
 }

@@ -23,8 +23,12 @@ import (
 //
 // On disk: index.db, and per image a directory <id>/ with the file as it came and a
 // copy of the image's entry in the index, of which that can be made anew; the
-// driver holds the tree "images/<id>". A draft is a directory .import-<uuid>
-// with a lock held by the importing process, and a tree "imports/<uuid>". The
+// driver holds the tree "images/<id>". Of an OCI image there is no file: its tree is a
+// clone of that of its last layer, each of which is a clone of the one below; a layer,
+// known by its chain ID, has a directory layers/sha256-<digits>/ with the blob as it came
+// and a record, and a tree of that name, and stays as long as an image has it. A draft is a directory .import-<uuid>
+// with a lock held by the importing process, maybe a list of layers that it counts on, and
+// a tree "imports/<uuid>". The
 // index is written last: an image exists when the index says so.
 type Store struct {
 	// Points are the steps that tests make fail; nil for none.
@@ -190,8 +194,13 @@ func (s *Store) Remove(ctx context.Context, id ID) error {
 
 // remove takes away all there is of an image, the store being locked. The tree
 // goes first, because it alone can refuse; what a crash leaves after it is an
-// entry without a tree, which Debris reports, then files without an entry.
+// entry without a tree, which Debris reports, then files without an entry, then
+// layers that nothing has.
 func (s *Store) remove(ctx context.Context, id ID) error {
+	var layers []Layer
+	if img, err := decode([]byte(id), s.record(id)); err == nil {
+		layers = img.Layers()
+	}
 	err := storage.Remove(ctx, s.driver, Tree(id))
 	if errors.Is(err, storage.ErrBusy) {
 		return fmt.Errorf("%s: %w", id.Short(), ErrInUse)
@@ -201,6 +210,9 @@ func (s *Store) remove(ctx context.Context, id ID) error {
 	}
 	if err == nil {
 		err = failpoint.Do(s.Points, "remove image files", func() error { return os.RemoveAll(s.imageDir(id)) })
+	}
+	if err == nil {
+		err = s.removeLayers(ctx, layers)
 	}
 	if err != nil {
 		return fmt.Errorf("remove image %s: %w", id.Short(), err)
