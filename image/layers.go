@@ -41,6 +41,9 @@ type Layer struct {
 	Size      int64  `json:"size"`
 	// Content is the size of the uncompressed tar archive, in bytes.
 	Content int64 `json:"content"`
+	// Compression is how the blob is compressed, whatever its media type: "none", "gzip"
+	// or "zstd".
+	Compression string `json:"compression"`
 }
 
 const (

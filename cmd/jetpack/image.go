@@ -17,6 +17,7 @@ import (
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/layer"
+	"github.com/jetpack-run/jetpack/image/oci"
 	"github.com/jetpack-run/jetpack/internal/config"
 )
 
@@ -55,13 +56,14 @@ func (i insecure) has(what string) bool { return slices.Contains(i, what) }
 func newImageImportCommand(c *cli) *cobra.Command {
 	var waived insecure
 	var strict bool
-	var signature string
+	var signature, platform string
 	cmd := &cobra.Command{
 		Use:   "import LOCATION",
-		Short: "Take an image from a file, a URL or standard input (-)",
+		Short: "Take an image from a file, a URL, a registry or standard input (-)",
 		Long: "Take an image into the store and print its ID. LOCATION is a file, an https URL, or -.\n" +
 			"Its signature, LOCATION.asc unless --sig says otherwise, has to be by a key that is\n" +
-			"trusted for the image's name ('jetpack trust add'). What it depends on is fetched.",
+			"trusted for the image's name ('jetpack trust add'). What it depends on is fetched.\n\n" +
+			ociLong,
 		Args: exactly(1, "one LOCATION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := waived.check(); err != nil {
@@ -70,11 +72,23 @@ func newImageImportCommand(c *cli) *cobra.Command {
 			if signature == "-" && args[0] == "-" {
 				return usagef("--sig -: standard input is the image already")
 			}
+			isOCI := oci.IsLocation(args[0])
+			if isOCI && signature != "" {
+				return usagef("--sig: there are no signatures of OCI images so far")
+			}
+			if !isOCI && platform != "" {
+				return usagef("--platform is for OCI images")
+			}
 			h, err := c.open()
 			if err != nil {
 				return err
 			}
-			img, err := c.takeIn(cmd.Context(), h, args[0], signature, waived, strict)
+			var img *image.Image
+			if isOCI {
+				img, err = c.bringOCI(cmd.Context(), h, args[0], ociOptions{waived, strict, pullNewer, platform})
+			} else {
+				img, err = c.takeIn(cmd.Context(), h, args[0], signature, waived, strict)
+			}
 			if err != nil {
 				return err
 			}
@@ -85,6 +99,7 @@ func newImageImportCommand(c *cli) *cobra.Command {
 	waived.add(cmd)
 	cmd.Flags().StringVar(&signature, "sig", "", "the detached signature, a `LOCATION` as well")
 	cmd.Flags().BoolVar(&strict, "strict", false, "refuse a manifest that there are warnings about")
+	addPlatform(cmd, &platform)
 	return cmd
 }
 

@@ -220,10 +220,6 @@ func (c *Client) checkScheme(u *url.URL) error {
 
 // send makes one request. Left says that a redirect led away from the host of r.
 func (c *Client) send(ctx context.Context, u *url.URL, r Request, foreign, left bool) (*http.Response, error) {
-	var handshakeFailed atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		TLSHandshakeDone: func(_ tls.ConnectionState, err error) { handshakeFailed.Store(err != nil) },
-	})
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, err
@@ -238,6 +234,16 @@ func (c *Client) send(ctx context.Context, u *url.URL, r Request, foreign, left 
 	if !left {
 		c.authenticate(req, r)
 	}
+	return c.roundTrip(req, foreign)
+}
+
+// roundTrip sends one request to where it goes, or to a proxy.
+func (c *Client) roundTrip(req *http.Request, foreign bool) (*http.Response, error) {
+	u := req.URL
+	var handshakeFailed atomic.Bool
+	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		TLSHandshakeDone: func(_ tls.ConnectionState, err error) { handshakeFailed.Store(err != nil) },
+	}))
 	proxy, err := c.proxy(req)
 	if err != nil {
 		return nil, fmt.Errorf("the environment names a proxy that is none for %s", u.Host) // err shows its password

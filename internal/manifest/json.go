@@ -298,3 +298,25 @@ func join(where, key string) string {
 
 // index is the path of an element of the list at where.
 func index(where string, i int) string { return fmt.Sprintf("%s[%d]", where, i) }
+
+// Decode decodes a document of another kind into v, a pointer to a struct, after the
+// checks that all manifests undergo: exactly one JSON object, of bounded size and
+// depth, in which readers of JSON agree on every key. Unknown fields are ignored.
+// Errors: ErrInvalid.
+func Decode(data []byte, v any) error {
+	if err := checkText(data); err != nil {
+		return err
+	}
+	if first := bytes.TrimLeft(data, " \t\r\n"); first[0] != '{' {
+		return invalid("", "not a JSON object")
+	}
+	if len(data) > maxRest {
+		return invalid("", "larger than %d bytes", maxRest)
+	}
+	w := keyWalker{dec: json.NewDecoder(bytes.NewReader(data))}
+	w.dec.UseNumber()
+	if err := w.value(func() string { return "" }, 0, shapeOf(reflect.TypeOf(v).Elem())); err != nil {
+		return err
+	}
+	return unmarshal("", data, v)
+}
