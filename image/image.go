@@ -59,6 +59,10 @@ func ParseID(s string) (ID, error) {
 // Short is the ID as tables show it: "sha512-" and 12 digits.
 func (id ID) Short() string { return string(id[:min(len(id), 19)]) }
 
+// StopSignal is the annotation of an image that names the signal by which its app is
+// asked to end, by name or number, in place of SIGTERM.
+const StopSignal = "jetpack/stop-signal"
+
 // Image is what the store knows of an image.
 type Image struct {
 	ID       ID              `json:"id"`

@@ -270,6 +270,21 @@ func (i *Image) Layers() []Layer {
 	return i.OCI.Layers
 }
 
+// Entrypoint tells how many words of an OCI image's command are its entrypoint; the rest
+// are arguments for where there are none. An ACI does not tell them apart.
+func (i *Image) Entrypoint() (words int, ok bool) {
+	if i.OCI == nil {
+		return 0, false
+	}
+	var c struct {
+		Config struct{ Entrypoint []string } `json:"config"`
+	}
+	if err := json.Unmarshal(i.OCI.Config, &c); err != nil {
+		return 0, false
+	}
+	return len(c.Config.Entrypoint), true
+}
+
 // usedLayers gives the chain IDs that images and living drafts count on.
 func (s *Store) usedLayers(ctx context.Context) (map[string]bool, error) {
 	images, _, err := s.scan(ctx)

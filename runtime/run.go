@@ -149,11 +149,14 @@ func (r *Run) Remove(ctx context.Context) error { return r.pod.Remove(ctx) }
 // Close gives up the pod's lock, after Wait. The pod stays as it is.
 func (r *Run) Close() error { return r.pod.Close() }
 
-// Stop asks every app to end: SIGTERM, and SIGKILL after grace. It does not wait.
+// Stop asks every app to end: SIGTERM, or the signal that its image names, and SIGKILL
+// after grace. It does not wait.
 func (r *Run) Stop(grace time.Duration) {
 	r.stopOnce.Do(func() {
 		close(r.stopping)
-		r.Signal(syscall.SIGTERM)
+		for _, a := range r.apps {
+			a.signal(a.stopSignal)
+		}
 		time.AfterFunc(grace, r.Kill)
 	})
 }

@@ -7,11 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/appc/spec/schema"
 	"github.com/appc/spec/schema/types"
 	"github.com/containerd/console"
+	"github.com/moby/sys/signal"
 	"golang.org/x/sys/unix"
 
 	"github.com/jetpack-run/jetpack/image"
@@ -134,8 +136,20 @@ type app struct {
 	readOnly bool
 	terminal bool
 	stdin    bool
+	// stopSignal asks the app to end.
+	stopSignal syscall.Signal
 	// metadataURL is where the metadata service is; "" if there is none.
 	metadataURL string
+}
+
+// stopSignal is the signal that an image's app is asked to end with: SIGTERM, unless the
+// image says otherwise.
+func stopSignal(img *image.Image) syscall.Signal {
+	name, _ := img.Parsed().Annotations.Get(image.StopSignal)
+	if sig, err := signal.ParseSignal(name); err == nil {
+		return sig
+	}
+	return syscall.SIGTERM
 }
 
 // Start runs a pod that is prepared, or has exited or crashed, each time from
@@ -288,6 +302,8 @@ func (p *Pod) prepareRoot(ctx context.Context, ra *schema.RuntimeApp, img *image
 		name: name, own: own, root: dir, readOnly: ra.ReadOnlyRootFS,
 		terminal: slices.Contains(p.Options.Terminal, name),
 		stdin:    slices.Contains(p.Options.Interactive, name),
+
+		stopSignal: stopSignal(img),
 	}
 	// Before the mounts: an /etc of the host is not for jetpack to write to.
 	if err := p.writeEtc(root); err != nil {

@@ -16,7 +16,8 @@ import (
 type AppRequest struct {
 	Image string // a name, an ID or a unique ID prefix
 	Name  string // of the app; "" is made from the image's name
-	// Exec with Args is the whole command; without Exec, Args follow the image's own.
+	// Exec with Args is the whole command; without Exec, Args follow the image's own, and
+	// replace the default arguments of an OCI image.
 	Exec        string
 	Args        []string
 	User, Group string   // "" is the image's
@@ -86,8 +87,8 @@ func (req AppRequest) runtimeApp(img *image.Image) (schema.RuntimeApp, error) {
 		own.Exec = append(types.Exec{req.Exec}, req.Args...)
 	case len(own.Exec) == 0 && len(req.Args) > 0:
 		return app, fmt.Errorf("%w: app %s: image %s has no command to take arguments; give it with --exec", ErrInvalid, name, img.Name())
-	default:
-		own.Exec = append(own.Exec, req.Args...)
+	case len(req.Args) > 0:
+		own.Exec = append(takesArgs(img, own.Exec), req.Args...)
 	}
 	own.User = first(req.User, own.User)
 	own.Group = first(req.Group, own.Group)
@@ -102,6 +103,15 @@ func (req AppRequest) runtimeApp(img *image.Image) (schema.RuntimeApp, error) {
 	own.Isolators = addIsolators(own.Isolators, req.Isolators)
 	app.App = own
 	return app, nil
+}
+
+// takesArgs is what of an image's command arguments follow: all of it, or the entrypoint
+// of an OCI image, which has arguments of its own for where there are none.
+func takesArgs(img *image.Image, command types.Exec) types.Exec {
+	if n, ok := img.Entrypoint(); ok && n <= len(command) {
+		return command[:n:n]
+	}
+	return command
 }
 
 // runtimeImage pins an image as a reified manifest names it.

@@ -15,7 +15,9 @@ import (
 	"github.com/appc/spec/schema/types"
 	"github.com/docker/go-units"
 
+	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/fetch"
+	"github.com/jetpack-run/jetpack/image/oci"
 	"github.com/jetpack-run/jetpack/internal/manifest"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/runtime"
@@ -163,7 +165,7 @@ func (c *cli) template(ctx context.Context, h *host, rt *runtime.Runtime, o *pod
 		if err != nil {
 			return nil, err
 		}
-		if req.Image, err = c.bringIn(ctx, h, req.Image, o.waived, o.strict); err != nil {
+		if req.Image, err = c.bringIn(ctx, h, req.Image, ociOptions{o.waived, o.strict, o.pull, ""}); err != nil {
 			return nil, err
 		}
 		req.Mounts = append(req.Mounts, volumes.mounts...)
@@ -194,11 +196,17 @@ func (c *cli) template(ctx context.Context, h *host, rt *runtime.Runtime, o *pod
 
 // bringIn gives the ID of an image whose location the user gave, which is taken in; any other
 // name is left for the store to find.
-func (c *cli) bringIn(ctx context.Context, h *host, name string, waived insecure, strict bool) (string, error) {
-	if !fetch.IsLocation(name) {
+func (c *cli) bringIn(ctx context.Context, h *host, name string, o ociOptions) (string, error) {
+	var img *image.Image
+	var err error
+	switch {
+	case oci.IsLocation(name):
+		img, err = c.bringOCI(ctx, h, name, o)
+	case fetch.IsLocation(name):
+		img, err = c.takeIn(ctx, h, name, "", o.waived, o.strict)
+	default:
 		return name, nil
 	}
-	img, err := c.takeIn(ctx, h, name, "", waived, strict)
 	if err != nil {
 		return "", err
 	}

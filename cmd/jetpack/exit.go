@@ -11,6 +11,7 @@ import (
 	"github.com/jetpack-run/jetpack/discovery"
 	"github.com/jetpack-run/jetpack/discovery/repository"
 	"github.com/jetpack-run/jetpack/image"
+	"github.com/jetpack-run/jetpack/image/oci"
 	"github.com/jetpack-run/jetpack/image/trust"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/runtime"
@@ -80,7 +81,7 @@ func exitCode(err error, runsApps bool) int {
 func isNotFound(err error) bool {
 	return slices.ContainsFunc([]error{
 		image.ErrNotFound, runtime.ErrNotFound, sandbox.ErrNotFound, volume.ErrNotFound,
-		discovery.ErrNotFound, repository.ErrNone, repository.ErrNotFound,
+		discovery.ErrNotFound, oci.ErrNotFound, repository.ErrNone, repository.ErrNotFound,
 	}, func(target error) bool { return errors.Is(err, target) })
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/fetch"
+	"github.com/jetpack-run/jetpack/image/oci"
 	"github.com/jetpack-run/jetpack/image/trust"
 	"github.com/jetpack-run/jetpack/internal/config"
 	"github.com/jetpack-run/jetpack/internal/httpclient"
@@ -27,13 +28,13 @@ func keysDir(root string) string      { return filepath.Join(root, "keys") }
 func newImageFetchCommand(c *cli) *cobra.Command {
 	var o fetchOptions
 	cmd := &cobra.Command{
-		Use:   "fetch NAME...",
+		Use:   "fetch NAME|LOCATION...",
 		Short: "Fetch images by their names, with what they depend on, and print their IDs",
 		Long: "Fetch images, and what they depend on, from where their names say, and print their\n" +
 			"IDs. NAME is NAME[:VERSION][,LABEL=VALUE]...; without a version it is the latest.\n" +
 			"A signature by a key that is trusted for the name has to vouch for each of them.\n" +
-			"What broke off is resumed.",
-		Args: some("NAME..."),
+			"What broke off is resumed.\n\n" + ociLong,
+		Args: some("NAME|LOCATION..."),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.runFetch(cmd.Context(), &o, args) },
 	}
 	o.waived.add(cmd)
@@ -43,6 +44,7 @@ func newImageFetchCommand(c *cli) *cobra.Command {
 	f.Lookup("quiet").Usage = "with --dry-run, only the URLs of the steps"
 	f.StringVar(&o.pull, "pull", "newer", "`WHEN` to ask the servers: newer (always; what is here already is not sent again), missing")
 	f.BoolVar(&o.strict, "strict", false, "refuse a manifest that there are warnings about")
+	addPlatform(cmd, &o.platform)
 	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "fetch nothing; show where the images are looked for, and what is found")
 	return cmd
 }
@@ -53,6 +55,8 @@ type fetchOptions struct {
 	pull   string
 	strict bool
 	dryRun bool
+	// platform is that of OCI images.
+	platform string
 }
 
 func (c *cli) runFetch(ctx context.Context, o *fetchOptions, names []string) error {
@@ -65,15 +69,24 @@ func (c *cli) runFetch(ctx context.Context, o *fetchOptions, names []string) err
 	if o.format.quiet && !o.dryRun || o.format.format != "table" && !o.dryRun {
 		return usagef("--format and --quiet are for --dry-run")
 	}
-	var refs []manifest.Ref
+	var refs []manifest.Ref // of ACIs
 	for _, name := range names {
+		if oci.IsLocation(name) {
+			if o.dryRun {
+				return usagef("--dry-run shows how names are looked up: %s is a location", name)
+			}
+			continue
+		}
 		ref, err := parseName(name)
 		if err != nil {
 			return err
 		}
 		refs = append(refs, ref)
 	}
-	if c.cfg.FetchDiscovery == "off" {
+	if o.platform != "" && len(refs) > 0 {
+		return usagef("--platform is for OCI images; an ACI is asked for by its labels, as NAME,os=linux,arch=aarch64")
+	}
+	if c.cfg.FetchDiscovery == "off" && len(refs) > 0 {
 		return errNoDiscovery
 	}
 	h, err := c.open()
@@ -84,8 +97,14 @@ func (c *cli) runFetch(ctx context.Context, o *fetchOptions, names []string) err
 		return c.dryRun(ctx, h, o, refs)
 	}
 	images := c.fetching(h, o.waived, o.strict, o.pull)
-	for _, ref := range refs {
-		img, err := images.Find(ctx, ref.String())
+	for _, name := range names {
+		var img *image.Image
+		if oci.IsLocation(name) {
+			img, err = c.bringOCI(ctx, h, name, ociOptions{o.waived, o.strict, o.pull, o.platform})
+		} else {
+			img, err = images.Find(ctx, refs[0].String())
+			refs = refs[1:]
+		}
 		if err != nil {
 			return err
 		}

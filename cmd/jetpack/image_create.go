@@ -15,6 +15,7 @@ import (
 
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/aci"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/internal/manifest"
 )
 
@@ -168,7 +169,7 @@ func (c *cli) putImage(ctx context.Context, o outputOptions, origin string, writ
 
 // takeInMade takes in an image that write makes. Nothing vouches for it but who made it.
 func (c *cli) takeInMade(ctx context.Context, h *host, origin string, write func(io.Writer) error) (*image.Image, error) {
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(aci.Memory))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(extract.Memory))
 	r, w := io.Pipe()
 	written := make(chan error)
 	go func() {

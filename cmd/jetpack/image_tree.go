@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/jetpack-run/jetpack/image"
+	"github.com/jetpack-run/jetpack/image/oci"
 	"github.com/jetpack-run/jetpack/internal/manifest"
 )
 
@@ -20,6 +21,7 @@ type treeView struct {
 	ID           string            `json:"id" doc:"image ID"`
 	Name         string            `json:"name" doc:"the image's name"`
 	Labels       map[string]string `json:"labels" doc:"the image's labels"`
+	Layers       []layerView       `json:"layers" doc:"layers of an OCI image, the lowest first"`
 	Declared     *declaredView     `json:"declared" doc:"as the image above declares it" null:"at the top"`
 	Dependencies []treeView        `json:"dependencies" doc:"what it depends on, in its manifest's order; an image that is depended on twice is there twice"`
 }
@@ -73,7 +75,7 @@ func imageTree(ctx context.Context, h *host, img *image.Image) (treeView, error)
 func viewTree(known map[image.ID]*image.Image, img *image.Image, declared *declaredView) treeView {
 	v := treeView{
 		ID: string(img.ID), Name: img.Name(), Labels: viewLabels(img.Parsed().Labels),
-		Declared: declared, Dependencies: []treeView{},
+		Layers: viewLayers(img), Declared: declared, Dependencies: []treeView{},
 	}
 	for i, d := range img.Parsed().Dependencies {
 		v.Dependencies = append(v.Dependencies, viewTree(known, known[img.Dependencies[i]], viewDeclared(d)))
@@ -101,14 +103,19 @@ func treeRows(rows []row, v treeView, depth int) []row {
 	rows = append(rows, row{v.ID, []string{
 		strings.Repeat("  ", depth) + v.Name, orDash(v.Labels["version"]), image.ID(v.ID).Short(), declared,
 	}, v})
+	for _, l := range slices.Backward(v.Layers) {
+		rows = append(rows, row{l.ChainID, []string{
+			strings.Repeat("  ", depth+1) + "layer of " + units.BytesSize(float64(l.Content)), "-", l.ChainID[:19], "-",
+		}, v})
+	}
 	for _, d := range v.Dependencies {
 		rows = treeRows(rows, d, depth+1)
 	}
 	return rows
 }
 
-// historyView is one of the images that an image is made of, as `image history`
-// prints it.
+// historyView is one of the images that an image is made of, or a step in which an OCI
+// image was made, as `image history` prints it.
 type historyView struct {
 	ID            string            `json:"id" doc:"image ID"`
 	Name          string            `json:"name" doc:"the image's name"`
@@ -116,6 +123,13 @@ type historyView struct {
 	Created       *time.Time        `json:"created" doc:"when it was made, according to its annotation \"created\"" null:"if it does not say"`
 	Size          int64             `json:"size" doc:"bytes of its own uncompressed archive"`
 	PathWhitelist []string          `json:"pathWhitelist" doc:"the only paths that it leaves of itself and what it depends on; empty if all are left"`
+	Step          *stepOfView       `json:"step" doc:"the step of an OCI image that this is, the last one first, behind the image itself" null:"for an image"`
+}
+
+// stepOfView is a step in which an OCI image was made, according to its configuration.
+type stepOfView struct {
+	CreatedBy string     `json:"createdBy" doc:"what made it, or empty"`
+	Layer     *layerView `json:"layer" doc:"the layer that it made" null:"if it made none"`
 }
 
 func newImageHistoryCommand(c *cli) *cobra.Command {
@@ -131,9 +145,9 @@ func newImageHistoryCommand(c *cli) *cobra.Command {
 					return err
 				}
 				slices.Reverse(images)
-				rows := make([]row, len(images))
-				for i, img := range images {
-					rows[i] = historyRow(img)
+				var rows []row
+				for _, img := range images {
+					rows = append(append(rows, historyRow(img)), stepRows(img)...)
 				}
 				return o.print(c.stdout, []string{"ID", "NAME", "VERSION", "CREATED", "SIZE", "PATHS"}, rows)
 			})
@@ -162,4 +176,45 @@ func historyRow(img *image.Image) row {
 	return row{v.ID, []string{
 		img.ID.Short(), v.Name, orDash(v.Labels["version"]), created, units.BytesSize(float64(v.Size)), paths,
 	}, v}
+}
+
+// stepRows are the steps in which an OCI image was made. A configuration that tells of
+// other steps than its layers is not believed.
+func stepRows(img *image.Image) (rows []row) {
+	if img.OCI == nil {
+		return nil
+	}
+	layers := viewLayers(img)
+	steps, err := oci.History(img)
+	if err != nil {
+		steps = nil
+	}
+	n := 0
+	for _, s := range steps {
+		if !s.EmptyLayer {
+			n++
+		}
+	}
+	if n != len(layers) {
+		steps = make([]oci.Step, len(layers))
+	}
+	for i := range steps {
+		s := &steps[i]
+		v := historyView{
+			ID: string(img.ID), Name: img.Name(), Labels: viewLabels(img.Parsed().Labels), PathWhitelist: []string{},
+			Step: &stepOfView{CreatedBy: s.CreatedBy},
+		}
+		id, size, created := "-", "-", "-"
+		if !s.EmptyLayer {
+			v.Step.Layer, layers = &layers[0], layers[1:]
+			v.Size = v.Step.Layer.Content
+			id, size = v.Step.Layer.ChainID[:19], units.BytesSize(float64(v.Size))
+		}
+		if !s.Created.IsZero() {
+			v.Created, created = timeOrNull(s.Created.UTC()), ago(s.Created.Time)
+		}
+		rows = append(rows, row{v.ID, []string{"  " + id, fmt.Sprintf("%.60s", printable(orDash(s.CreatedBy))), "-", created, size, "-"}, v})
+	}
+	slices.Reverse(rows)
+	return rows
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/aci"
+	"github.com/jetpack-run/jetpack/image/oci"
 	"github.com/jetpack-run/jetpack/image/trust"
 )
 
@@ -17,7 +19,8 @@ func newImageVerifyCommand(c *cli) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify IMAGE...",
 		Short: "Check that images are still what they were",
-		Long: "Check that the archives kept of images still have the hash that is their ID, and that\n" +
+		Long: "Check that the archives kept of images still have the hash that is their ID, or the\n" +
+			"layers of an OCI image the digests that it names, and that\n" +
 			"their signatures are by keys that are trusted now. With --deep, do so for what the\n" +
 			"images depend on, too, and make each root anew to compare it byte by byte with the\n" +
 			"one that pods start from. Prints a line for each image that is sound and for each\n" +
@@ -66,7 +69,11 @@ func (c *cli) runVerify(ctx context.Context, names []string, deep bool) error {
 // verifyImage prints what it finds, and says how an image that is damaged is mended;
 // err is that it could not tell.
 func (c *cli) verifyImage(ctx context.Context, h *host, img *image.Image, deep bool) (damage, err error) {
-	changes, err := aci.Verify(ctx, h.images, img, limits(c.cfg), deep)
+	verify := aci.Verify
+	if img.OCI != nil {
+		verify = oci.Verify
+	}
+	changes, err := verify(ctx, h.images, img, limits(c.cfg), deep)
 	if errors.Is(err, image.ErrDamaged) {
 		return err, c.printFinding(img, oneLine(err))
 	}
@@ -88,6 +95,9 @@ func (c *cli) verifyImage(ctx context.Context, h *host, img *image.Image, deep b
 // verifySignature checks the signature of a sound image once more, against what is
 // trusted now.
 func (c *cli) verifySignature(ctx context.Context, h *host, img *image.Image) (refusal, err error) {
+	if img.OCI != nil && !slices.Contains(img.Insecure, "signature") {
+		return nil, c.printFinding(img, "ok (its digest vouches for it)")
+	}
 	if img.Signature == nil {
 		return nil, c.printFinding(img, "ok (nobody's signature vouches for it)")
 	}

@@ -14,17 +14,17 @@ import (
 
 // imageView is an image as `image list` prints it.
 type imageView struct {
-	ID          string            `json:"id" doc:"\"sha512-\" and 128 hexadecimal digits: the hash of the uncompressed archive"`
+	ID          string            `json:"id" doc:"\"sha512-\" and 128 hexadecimal digits: the hash of the uncompressed archive, of an OCI image that of its configuration"`
 	Name        string            `json:"name" doc:"name, from the manifest"`
 	Labels      map[string]string `json:"labels" doc:"labels, from the manifest: version, os, arch and others"`
 	Tags        []string          `json:"tags" doc:"further names in this store, sorted"`
 	Imported    time.Time         `json:"imported" doc:"when it was taken in"`
-	Origin      string            `json:"origin" doc:"where it came from: an absolute path, a URL, stdin, or the command that made it here"`
-	Size        int64             `json:"size" doc:"bytes of the uncompressed archive"`
-	FileSize    int64             `json:"fileSize" doc:"bytes of the archive as it came"`
-	Compression string            `json:"compression" doc:"compression of the archive as it came: none, gzip, bzip2, xz or zstd"`
+	Origin      string            `json:"origin" doc:"where it came from: an absolute path, a URL, a location by its digest for an OCI image, stdin, or the command that made it here"`
+	Size        int64             `json:"size" doc:"bytes of the uncompressed archive, of an OCI image those of its layers"`
+	FileSize    int64             `json:"fileSize" doc:"bytes of the archive as it came, of an OCI image those of its layers and configuration"`
+	Compression string            `json:"compression" doc:"compression of the archive, of an OCI image that of its last layer, as it came: none, gzip, bzip2, xz or zstd"`
 	Insecure    []string          `json:"insecure" doc:"checks that were waived when it was taken in: signature, http, tls"`
-	Signature   *signatureView    `json:"signature" doc:"what vouched for it" null:"if that was waived, or it was made here"`
+	Signature   *signatureView    `json:"signature" doc:"what vouched for it" null:"if that was waived, it was admitted by its digest, or it was made here"`
 }
 
 type signatureView struct {
@@ -67,8 +67,41 @@ type imageDetailsView struct {
 	App           *appView          `json:"app" doc:"what running it means" null:"for an image that is only there to be depended on"`
 	Dependencies  []dependencyView  `json:"dependencies" doc:"images that it depends on directly, in the manifest's order: the last overrides the others"`
 	PathWhitelist []string          `json:"pathWhitelist" doc:"the only paths that are left in its root; empty if all are"`
+	OCI           *ociView          `json:"oci" doc:"what it is as an OCI image" null:"for an ACI"`
 	UsedBy        []string          `json:"usedBy" doc:"IDs of the images that depend on it directly"`
 	Manifest      json.RawMessage   `json:"manifest" doc:"the manifest itself, as the App Container specification describes it"`
+}
+
+// ociView is what an OCI image is beside its manifest.
+type ociView struct {
+	Digest        string          `json:"digest" doc:"digest of its OCI manifest; empty if it came without one, from a docker-archive"`
+	Configuration json.RawMessage `json:"configuration" doc:"its configuration, as the OCI image specification describes it"`
+	Layers        []layerView     `json:"layers" doc:"its layers, the lowest first"`
+}
+
+// layerView is a layer of OCI images.
+type layerView struct {
+	ChainID   string `json:"chainID" doc:"ID of the tree that it and those below it make; images that have it share it"`
+	DiffID    string `json:"diffID" doc:"digest of its uncompressed archive"`
+	Digest    string `json:"digest" doc:"digest of the blob that is kept"`
+	MediaType string `json:"mediaType" doc:"media type of the blob"`
+	Size      int64  `json:"size" doc:"bytes of the blob"`
+	Content   int64  `json:"content" doc:"bytes of its uncompressed archive"`
+}
+
+func viewOCI(img *image.Image) *ociView {
+	if img.OCI == nil {
+		return nil
+	}
+	return &ociView{img.OCI.Digest, img.OCI.Config, viewLayers(img)}
+}
+
+func viewLayers(img *image.Image) []layerView {
+	views := []layerView{}
+	for _, l := range img.Layers() {
+		views = append(views, layerView{l.ChainID, l.DiffID, l.Digest, l.MediaType, l.Size, l.Content})
+	}
+	return views
 }
 
 // dependencyView is a dependency as declared and as found.
@@ -129,7 +162,7 @@ func viewImageDetails(img *image.Image, users []*image.Image) imageDetailsView {
 	m := img.Parsed()
 	v := imageDetailsView{
 		imageView: viewImage(img), Annotations: map[string]string{}, Dependencies: []dependencyView{},
-		PathWhitelist: notNil(m.PathWhitelist), UsedBy: []string{}, Manifest: img.Manifest,
+		PathWhitelist: notNil(m.PathWhitelist), OCI: viewOCI(img), UsedBy: []string{}, Manifest: img.Manifest,
 	}
 	for _, a := range m.Annotations {
 		v.Annotations[a.Name.String()] = a.Value

@@ -16,12 +16,12 @@ import (
 
 // usageView is an entry of `system df`.
 type usageView struct {
-	Type    string `json:"type" doc:"image, pod, volume, or import for an import under way or interrupted"`
-	ID      string `json:"id" doc:"ID of the image, UUID of the pod, or name of the volume"`
+	Type    string `json:"type" doc:"image, layer (of OCI images, which share it), pod, volume, or import for an import under way or interrupted"`
+	ID      string `json:"id" doc:"ID of the image, chain ID of the layer, UUID of the pod, or name of the volume"`
 	Name    string `json:"name" doc:"name, or empty"`
 	Own     int64  `json:"own" doc:"bytes that removing it would free in the storage"`
 	Logical int64  `json:"logical" doc:"bytes that its files add up to, shared ones included"`
-	Archive int64  `json:"archive" doc:"bytes of an image's archive, which is kept as it came; 0 for others"`
+	Archive int64  `json:"archive" doc:"bytes of an image's archive or a layer's blob, which is kept as it came; 0 for others"`
 }
 
 func newSystemDfCommand(c *cli) *cobra.Command {
@@ -42,6 +42,8 @@ func newSystemDfCommand(c *cli) *cobra.Command {
 				switch v.Type {
 				case "image":
 					id, archive = image.ID(v.ID).Short(), size(v.Archive)
+				case "layer":
+					id, archive = v.ID[:19], size(v.Archive)
 				case "pod":
 					id = v.ID[:8]
 				}
@@ -93,7 +95,7 @@ func (c *cli) usage(ctx context.Context) ([]usageView, error) {
 	for _, v := range views {
 		sorted = append(sorted, *v)
 	}
-	order := []string{"image", "import", "pod", "volume"}
+	order := []string{"image", "layer", "import", "pod", "volume"}
 	slices.SortFunc(sorted, func(a, b usageView) int {
 		return cmp.Or(cmp.Compare(slices.Index(order, a.Type), slices.Index(order, b.Type)), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
 	})
@@ -106,6 +108,8 @@ func owner(tree string) (kind, id string) {
 	switch kind {
 	case "images":
 		return "image", id
+	case "layers":
+		return "layer", strings.Replace(id, "-", ":", 1)
 	case "named":
 		return "volume", id
 	case "pods", "volumes":
@@ -115,8 +119,8 @@ func owner(tree string) (kind, id string) {
 	return "import", id
 }
 
-// usageNames gives the names of images and pods by their IDs, and the sizes of the
-// images' archives.
+// usageNames gives the names of images and pods by their IDs, and the sizes of what is
+// kept of images and layers as it came.
 func (c *cli) usageNames(ctx context.Context, h *host) (names map[string]string, archives map[string]int64, err error) {
 	names, archives = map[string]string{}, map[string]int64{}
 	images, err := h.images.List(ctx)
@@ -125,6 +129,10 @@ func (c *cli) usageNames(ctx context.Context, h *host) (names map[string]string,
 	}
 	for _, img := range images {
 		names[string(img.ID)], archives[string(img.ID)] = img.Name(), img.FileSize
+		for _, l := range img.Layers() {
+			archives[string(img.ID)] -= l.Size
+			archives[l.ChainID] = l.Size
+		}
 	}
 	pods, err := c.runtime(h, nil).List(ctx)
 	if err != nil {

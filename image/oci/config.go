@@ -16,8 +16,10 @@ import (
 	"github.com/appc/spec/schema"
 	"github.com/appc/spec/schema/types"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/moby/sys/signal"
 	"github.com/moby/sys/user"
 
+	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/internal/inroot"
 	"github.com/jetpack-run/jetpack/internal/lazyregexp"
 	"github.com/jetpack-run/jetpack/internal/manifest"
@@ -26,8 +28,6 @@ import (
 // Annotations of jetpack's own in the manifests of OCI images.
 const (
 	annotationPrefix = "jetpack/"
-	// StopSignal is the signal that asks the image's app to end, by its name or number.
-	StopSignal = annotationPrefix + "stop-signal"
 	// healthcheck is the configuration's Healthcheck as JSON; nobody makes it.
 	healthcheck = annotationPrefix + "healthcheck"
 )
@@ -174,7 +174,11 @@ func annotations(c *v1.ConfigFile, warnings []string) (list types.Annotations, _
 	set("authors", first(c.Author, c.Config.Labels["org.opencontainers.image.authors"]))
 	set("homepage", httpURL(c.Config.Labels["org.opencontainers.image.url"]))
 	set("documentation", httpURL(c.Config.Labels["org.opencontainers.image.documentation"]))
-	set(StopSignal, c.Config.StopSignal)
+	if _, err := signal.ParseSignal(c.Config.StopSignal); err == nil {
+		set(image.StopSignal, c.Config.StopSignal)
+	} else if c.Config.StopSignal != "" {
+		warnings = append(warnings, fmt.Sprintf("stop signal %.100q is left out: there is none of that name", c.Config.StopSignal))
+	}
 	if h := c.Config.Healthcheck; h != nil {
 		if raw, err := json.Marshal(h); err == nil { // strings and numbers, which can be written
 			set(healthcheck, string(raw))
@@ -224,4 +228,17 @@ func groupsOf(rootfs string, c *v1.ConfigFile) (group string, groups []int, err 
 		return "0", nil, nil //nolint:nilerr // see above
 	}
 	return strconv.Itoa(who.Gid), who.Sgids, nil
+}
+
+// Step is a step in which an image was made.
+type Step = v1.History
+
+// History gives the steps in which an OCI image was made, as its configuration tells, the
+// first one first.
+func History(img *image.Image) ([]Step, error) {
+	c, err := parseConfig(img.OCI.Config)
+	if err != nil {
+		return nil, err
+	}
+	return c.History, nil
 }

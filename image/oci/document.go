@@ -24,6 +24,8 @@ var (
 	ErrFormat = errors.New("not a valid OCI image")
 	// ErrUnsupported: it is an image, of a kind that is not supported.
 	ErrUnsupported = errors.New("unsupported kind of image")
+	// ErrNotFound: there is no such image where it is said to be.
+	ErrNotFound = errors.New("there is no such image")
 	// ErrPlatform: there is no image for the platform.
 	ErrPlatform = errors.New("no image for this platform")
 )

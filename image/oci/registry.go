@@ -14,9 +14,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-// ErrNotFound: the registry has no such image.
-var ErrNotFound = errors.New("the registry has no such image")
-
 // Web is what a registry needs of httpclient.Client.
 type Web interface {
 	RoundTripper(host string, limit func(*http.Request) int64) http.RoundTripper

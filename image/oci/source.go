@@ -273,8 +273,7 @@ func entry(index *v1.IndexManifest, l Location, platforms []v1.Platform) (v1.Des
 				return d, nil
 			}
 		}
-		// One that only another index names is as good; its size is not known here.
-		return v1.Descriptor{}, fmt.Errorf("%s: its index.json has no %s", l.path, l.Digest)
+		return v1.Descriptor{}, fmt.Errorf("%w: %s names no %s", ErrNotFound, filepath.Join(l.path, "index.json"), l.Digest)
 	}
 	some := &v1.IndexManifest{}
 	var names []string
@@ -289,7 +288,7 @@ func entry(index *v1.IndexManifest, l Location, platforms []v1.Platform) (v1.Des
 	}
 	switch {
 	case len(some.Manifests) == 0:
-		return v1.Descriptor{}, fmt.Errorf("%s: no image %q; there is %s", l.path, l.tag, first(strings.Join(names, ", "), "none with a name"))
+		return v1.Descriptor{}, fmt.Errorf("%w: %s names %s", ErrNotFound, filepath.Join(l.path, "index.json"), first(strings.Join(names, ", "), "none with a name"))
 	case len(some.Manifests) == 1:
 		return some.Manifests[0], nil
 	case l.tag == "" && len(names) > 1:
@@ -327,7 +326,7 @@ func findInDocker(in files, l Location) (*found, error) {
 		}
 		return f, nil
 	}
-	return nil, fmt.Errorf("%s: which image? there is %s", l.path, strings.Join(there, ", "))
+	return nil, fmt.Errorf("%w: which one? %s has %s", ErrNotFound, l.path, strings.Join(there, ", "))
 }
 
 // dockerImage is an image in a manifest.json (Docker image specification v1.2,
