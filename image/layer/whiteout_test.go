@@ -1,0 +1,166 @@
+//go:build unix
+
+package layer
+
+import (
+	"archive/tar"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// applyOCI applies an OCI layer to what is there.
+func (s sandbox) applyOCI(t testing.TB, entries ...entry) error {
+	t.Helper()
+	c, err := NewOCIChecker(roomy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := NewOCIApplier(s.open(t, s.top), roomy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var checkErr error
+	for _, e := range entries {
+		err := a.Apply(&e.Header, strings.TrimSuffix(e.Name, "/"), strings.NewReader(e.data))
+		if checkErr == nil {
+			checkErr = c.Check(&e.Header, strings.TrimSuffix(e.Name, "/"), strings.NewReader(e.data))
+		}
+		if err != nil {
+			if closeErr := a.Close(); closeErr != nil {
+				t.Error(closeErr)
+			}
+			return err
+		}
+	}
+	if checkErr != nil {
+		t.Errorf("the Checker refuses what the Applier does not: %v", checkErr)
+	}
+	return a.Close()
+}
+
+// paths lists what is in the tree but for directories, with contents and link targets.
+func (s sandbox) paths(t testing.TB) string {
+	t.Helper()
+	var lines []string
+	err := filepath.WalkDir(s.top, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == s.top {
+			return err
+		}
+		name := strings.TrimPrefix(path, s.top+"/")
+		switch {
+		case d.IsDir():
+			name += "/"
+		case d.Type() == fs.ModeSymlink:
+			target, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			name += "->" + target
+		default:
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			name += "=" + string(data)
+		}
+		lines = append(lines, name)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(lines, " ")
+}
+
+func TestOCILayer(t *testing.T) {
+	lower := []entry{
+		dir("a"), file("a/x", "low"), dir("a/d"), file("a/d/y", "low"), dir("b"), file("b/z", "low"),
+		link("out", "../canary"), link("in", "a"), file("f", "low"), hard("g", "f"),
+	}
+	all := "a/ a/d/ a/d/y=low a/x=low b/ b/z=low f=low g=low in->a out->../canary"
+	rest := " b/ b/z=low f=low g=low in->a out->../canary"
+	opq := func(dir string) entry { return file(dir+".wh..wh..opq", "") }
+	for _, tt := range []struct {
+		name  string
+		layer []entry
+		want  string
+		err   error
+	}{
+		{"nothing", nil, all, nil},
+		{"a file is hidden", []entry{file("a/.wh.x", "")}, "a/ a/d/ a/d/y=low" + rest, nil},
+		{"a directory is hidden", []entry{file(".wh.a", "")}, rest[1:], nil},
+		{"a link is hidden, not its target", []entry{file(".wh.in", ""), file(".wh.out", "")}, "a/ a/d/ a/d/y=low a/x=low b/ b/z=low f=low g=low", nil},
+		{"what is not there", []entry{file(".wh.nope", ""), file("no/.wh.pe", ""), opq("none/")}, all, nil},
+		{"opaque first", []entry{dir("a"), opq("a/"), file("a/n", "new")}, "a/ a/n=new" + rest, nil},
+		{"opaque last", []entry{dir("a"), file("a/n", "new"), opq("a/")}, "a/ a/n=new" + rest, nil},
+		{"opaque last, below what was made", []entry{dir("a/d"), file("a/d/n", "new"), opq("a/")}, "a/ a/d/ a/d/n=new" + rest, nil},
+		{"opaque without a directory's entry", []entry{opq("a/")}, "a/" + rest, nil},
+		{"opaque top", []entry{file("n", "new"), opq("")}, "n=new", nil},
+		{"whiteout before its successor", []entry{file(".wh.a", ""), dir("a"), file("a/n", "new")}, "a/ a/n=new" + rest, nil},
+		{"whiteout after its successor", []entry{dir("a"), file("a/n", "new"), file(".wh.a", "")}, "a/ a/n=new" + rest, nil},
+		{"whiteout after a file", []entry{file("f", "new"), file(".wh.f", "")}, "a/ a/d/ a/d/y=low a/x=low b/ b/z=low f=new g=low in->a out->../canary", nil},
+		{"AUFS's own", []entry{file(".wh..wh.aufs", "x"), dir(".wh..wh.plnk"), file(".wh..wh.plnk/1.2", "x"), hard(".wh.f", ".wh..wh.aufs")}, "a/ a/d/ a/d/y=low a/x=low b/ b/z=low g=low in->a out->../canary", nil},
+		{"hard link to a lower file", []entry{hard("h", "f")}, "a/ a/d/ a/d/y=low a/x=low b/ b/z=low f=low g=low h=low in->a out->../canary", nil},
+		{"hard link to a lower link", []entry{hard("h", "out")}, "a/ a/d/ a/d/y=low a/x=low b/ b/z=low f=low g=low h->../canary in->a out->../canary", nil},
+		{"the last of several", []entry{dir("a"), file("f", "1"), dir("a"), link("f", "2")}, "a/ a/d/ a/d/y=low a/x=low b/ b/z=low f->2 g=low in->a out->../canary", nil},
+		{"a directory in place of a link", []entry{dir("in"), file("in/n", "new")}, "a/ a/d/ a/d/y=low a/x=low b/ b/z=low f=low g=low in/ in/n=new out->../canary", nil},
+
+		{"below a lower link", []entry{file("out/n", "new")}, "", ErrThroughLink},
+		{"below a lower link inside", []entry{file("in/n", "new")}, "", ErrThroughLink},
+		{"below a lower file", []entry{file("f/n", "new")}, "", ErrThroughLink},
+		{"whiteout below a lower link", []entry{file("out/.wh.secret", "")}, "", ErrThroughLink},
+		{"whiteout deep below a lower link", []entry{file("out/sub/.wh.secret", "")}, "", ErrThroughLink},
+		{"opaque lower link", []entry{opq("out/")}, "", ErrThroughLink},
+		{"opaque link of the layer", []entry{link("l", "../canary"), opq("l/")}, "", ErrThroughLink},
+		{"whiteout below a link of the layer", []entry{link("l", "../canary"), file("l/.wh.secret", "")}, "", ErrThroughLink},
+		{"whiteout of ..", []entry{file("a/.wh...", "")}, "", ErrName},
+		{"whiteout of .", []entry{file("a/.wh..", "")}, "", ErrName},
+		{"whiteout of nothing", []entry{file("a/.wh.", "")}, "", ErrName},
+		{"below a whiteout", []entry{file(".wh.a/x", "")}, "", ErrName},
+		{"directory as whiteout", []entry{dir(".wh.a")}, "", ErrType},
+		{"overlayfs whiteout", []entry{device(tar.TypeChar, "a/x", 0, 0)}, "", ErrWhiteout},
+		{"hard link to a lower directory", []entry{hard("h", "a")}, "", ErrHardLink},
+		{"hard link to what is hidden", []entry{file(".wh.f", ""), hard("h", "f")}, "", ErrHardLink},
+		{"hard link through a lower link", []entry{hard("h", "out/secret")}, "", ErrHardLink},
+		{"hard link to itself", []entry{hard("f", "f")}, "", ErrHardLink},
+		{"a file, then a directory", []entry{file("n", ""), dir("n")}, "", ErrDuplicate},
+		{"a directory, then a link", []entry{dir("n"), link("n", "a")}, "", ErrDuplicate},
+		{"a parent, then a link", []entry{file("n/x", ""), link("n", "../canary")}, "", ErrDuplicate},
+		{"a link, then below it", []entry{link("n", "../canary"), file("n/x", "")}, "", ErrThroughLink},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSandbox(t)
+			if err := s.applyOCI(t, lower...); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.applyOCI(t, tt.layer...); !errors.Is(err, tt.err) {
+				t.Fatalf("error %v, want %v", err, tt.err)
+			}
+			if got := s.paths(t); tt.err == nil && got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// What a whiteout counts for is bounded as entries are.
+func TestOCILimits(t *testing.T) {
+	c, err := NewOCIChecker(Limits{MaxBytes: 10, MaxEntries: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(e entry) error { return c.Check(&e.Header, e.Name, strings.NewReader(e.data)) }
+	if err := check(file(".wh..wh.aufs", "12345678901")); !errors.Is(err, ErrTooLarge) {
+		t.Error(err)
+	}
+	if err := errors.Join(check(file(".wh.a", "")), check(file(".wh.b", ""))); err != nil {
+		t.Error(err)
+	}
+	if err := check(file(".wh.c", "")); !errors.Is(err, ErrTooManyEntries) {
+		t.Error(err)
+	}
+}
