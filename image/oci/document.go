@@ -148,7 +148,7 @@ func HostPlatforms(goos, goarch, release string) []v1.Platform {
 	if goos != "freebsd" {
 		return []v1.Platform{native}
 	}
-	native.OSVersion = release
+	native.OSVersion, _, _ = strings.Cut(release, "-") // 14.3-RELEASE runs images for 14.3
 	return []v1.Platform{native, {OS: "linux", Architecture: goarch}}
 }
 

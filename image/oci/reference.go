@@ -131,7 +131,7 @@ func (l Location) Ref() manifest.Ref {
 	for _, suffix := range []string{".gz", ".tar", ".oci"} {
 		base = strings.TrimSuffix(base, suffix)
 	}
-	return newRef(strings.ToLower(base), l.tag)
+	return newRef(base, l.tag)
 }
 
 // named is Ref for a name that the image has inside a file or directory: a whole
@@ -155,7 +155,8 @@ func (l Location) named(inside string) manifest.Ref {
 }
 
 func newRef(name, tag string) manifest.Ref {
-	ref := manifest.Ref{Name: identifier(name), Labels: map[string]string{}}
+	// Hosts have no case, and repositories no upper one.
+	ref := manifest.Ref{Name: identifier(strings.ToLower(name)), Labels: map[string]string{}}
 	if badVersion().ReplaceAllString(tag, "") != "" {
 		ref.Labels["version"] = badVersion().ReplaceAllString(tag, "-")
 	}
