@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -18,6 +20,8 @@ import (
 	"github.com/jetpack-run/jetpack/image/aci"
 	"github.com/jetpack-run/jetpack/image/aci/acitest"
 	"github.com/jetpack-run/jetpack/image/imagetest"
+	"github.com/jetpack-run/jetpack/image/oci"
+	"github.com/jetpack-run/jetpack/image/oci/ocitest"
 	"github.com/jetpack-run/jetpack/internal/plaindir"
 	"github.com/jetpack-run/jetpack/internal/storage"
 	"github.com/jetpack-run/jetpack/internal/testenv"
@@ -33,7 +37,7 @@ func TestMain(m *testing.M) {
 func init() { reexec.Register("image-to-be-killed", killed) }
 
 // maxOps is more operations than anything here needs.
-const maxOps = 100
+const maxOps = 200
 
 // errLeft: the image is in, and something is left, of which there was a warning.
 var errLeft = fmt.Errorf("%w: %w", imagetest.ErrFault, syscall.ENOSPC)
@@ -57,6 +61,7 @@ var archives = func() map[string][]byte {
 		"app": acitest.Image(t, "example.com/app", acitest.WithFile("/app", "app"),
 			acitest.WithField(`"dependencies":[{"imageName":"example.com/base"},{"imageName":"example.com/lib"}]`),
 			acitest.WithField(`"pathWhitelist":["/bin/a","/lib/l","/app"]`)),
+		"over": acitest.Image(t, "example.com/over", acitest.WithFile("/over", "over"), acitest.WithField(`"dependencies":[{"imageName":"oci"}]`)),
 	}
 }()
 
@@ -64,6 +69,27 @@ var actions = []action{
 	{"import", nil, 1, func(ctx context.Context, p *place) error { return p.load(ctx, "base") }},
 	{"import again", []string{"base"}, 1, func(ctx context.Context, p *place) error { return p.load(ctx, "base") }},
 	{"import with dependencies", []string{"base", "lib"}, 3, func(ctx context.Context, p *place) error { return p.load(ctx, "app") }},
+	{"import OCI", nil, 1, func(ctx context.Context, p *place) error { return p.load(ctx, "oci:1") }},
+	{"import OCI again", []string{"oci:1"}, 1, func(ctx context.Context, p *place) error { return p.load(ctx, "oci:1") }},
+	{"import OCI that shares", []string{"oci:1"}, 2, func(ctx context.Context, p *place) error { return p.load(ctx, "oci:2") }},
+	{"mend OCI", []string{"oci:1"}, 1, func(ctx context.Context, p *place) error {
+		blobs, err := filepath.Glob(p.dir + "/layers/*/blob")
+		for _, blob := range blobs {
+			err = errors.Join(err, os.Remove(blob))
+		}
+		return errors.Join(err, p.load(ctx, "oci:1"))
+	}},
+	{"remove OCI", []string{"oci:1", "oci:2"}, 1, func(ctx context.Context, p *place) error {
+		img, err := p.Find(ctx, "oci:1")
+		if errors.Is(err, image.ErrNotFound) {
+			return nil // it was removed before something failed
+		}
+		if err != nil {
+			return err
+		}
+		return p.Remove(ctx, img.ID)
+	}},
+	{"import over OCI", []string{"oci:1"}, 2, func(ctx context.Context, p *place) error { return p.load(ctx, "over") }},
 	{"remove", []string{"base"}, 0, func(ctx context.Context, p *place) error {
 		images, err := p.List(ctx)
 		if err != nil || len(images) == 0 {
@@ -96,7 +122,34 @@ var actions = []action{
 
 // load imports an archive by its name.
 func (p *place) load(ctx context.Context, name string) error {
+	if oci.IsLocation(name) {
+		return p.loadOCI(ctx, name)
+	}
 	return importRaw(ctx, p, archives[name])
+}
+
+// loadOCI imports oci:TAG from a layout beside the store, which has the images 1 and 2.
+func (p *place) loadOCI(ctx context.Context, name string) error {
+	dir := filepath.Join(filepath.Dir(p.dir), "oci")
+	if _, err := os.Stat(dir); err != nil {
+		t := new(testing.B) // only to report what cannot go wrong
+		common := ocitest.Layer(t, acitest.File("a", "a"), acitest.File("b", "b"))
+		for _, tag := range []string{"1", "2"} {
+			ocitest.Layout(t, dir, tag, ocitest.Image(t, nil, common, ocitest.Layer(t, acitest.File(".wh.a", ""), acitest.File(tag, tag))))
+		}
+	}
+	l, err := oci.ParseLocation("oci:"+dir+":"+strings.TrimPrefix(name, "oci:"), false)
+	if err != nil {
+		return err
+	}
+	_, warnings, err := oci.Import(ctx, p.Store, l, oci.Options{
+		Platforms: oci.HostPlatforms("linux", "amd64", ""), Insecure: []string{"signature"}, Limits: roomy,
+		Meter: func(_ string, _, _ int64, r io.Reader) io.ReadCloser { return io.NopCloser(r) },
+	})
+	if err == nil && len(warnings) > 0 {
+		return errLeft
+	}
+	return err
 }
 
 // template is a root with the images that an action needs, to be copied: importing
@@ -183,7 +236,7 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	// Every step that the sources name was made to fail.
-	for _, dir := range []string{".", "aci"} {
+	for _, dir := range []string{".", "aci", "oci"} {
 		steps, err := imagetest.Steps(dir)
 		if err != nil || len(steps) == 0 {
 			t.Fatal(steps, err)

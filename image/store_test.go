@@ -115,7 +115,7 @@ func (p *place) add(t *testing.T, i image.ID, name string, imported time.Time, f
 func (p *place) files(t *testing.T) []string {
 	t.Helper()
 	var names []string
-	for _, pattern := range []string{"*", "*/*"} {
+	for _, pattern := range []string{"*", "*/*", "*/*/*"} {
 		found, err := filepath.Glob(filepath.Join(p.dir, pattern))
 		if err != nil {
 			t.Fatal(err)
@@ -150,19 +150,29 @@ func (p *place) holdsOnly(t *testing.T, ids ...image.ID) {
 		wantFiles = append(wantFiles, string(i), string(i)+"/aci", string(i)+"/record.json")
 		wantTrees = append(wantTrees, image.Tree(i))
 	}
-	slices.Sort(wantFiles)
 	images, err := p.List(t.Context())
 	if err != nil {
 		t.Error("list:", err)
 	}
 	for _, img := range images {
 		listed = append(listed, img.ID)
+		if img.OCI != nil {
+			wantFiles = slices.DeleteFunc(wantFiles, func(f string) bool { return f == string(img.ID)+"/aci" })
+		}
+		for _, l := range img.Layers() {
+			dir := strings.Replace("layers/"+l.ChainID, ":", "-", 1)
+			wantFiles = append(wantFiles, dir, dir+"/blob", dir+"/record.json")
+			wantTrees = append(wantTrees, image.LayerTree(l.ChainID))
+		}
 	}
 	slices.Sort(listed)
+	slices.Sort(wantFiles)
+	slices.Sort(wantTrees)
+	wantFiles, wantTrees = slices.Compact(wantFiles), slices.Compact(wantTrees)
 	if !slices.Equal(listed, ids) {
 		t.Errorf("images %v, want %v", listed, ids)
 	}
-	if got := p.files(t); !slices.Equal(got, wantFiles) {
+	if got := slices.DeleteFunc(p.files(t), func(f string) bool { return f == "layers" }); !slices.Equal(got, wantFiles) {
 		t.Errorf("files %q, want %q", got, wantFiles)
 	}
 	if got := p.trees(t); !slices.Equal(got, wantTrees) {

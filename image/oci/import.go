@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -116,8 +117,12 @@ func (i *importer) admit(l Location) (origin string, err error) {
 	if l.Digest != "" {
 		i.Insecure = slices.DeleteFunc(slices.Clone(i.Insecure), func(w string) bool { return w == "signature" })
 	} else if !slices.Contains(i.Insecure, "signature") {
-		return "", fmt.Errorf("%w: nobody vouches for what this names; if it is meant, 'jetpack image import %s' takes in what it names now, by its digest, and --insecure=signature whatever it is",
-			image.ErrUntrusted, resolved)
+		waive := ""
+		if len(i.Insecure) > 0 {
+			waive = "--insecure=" + strings.Join(i.Insecure, ",") + " "
+		}
+		return "", fmt.Errorf("%w: nobody vouches for what this names; if it is meant, 'jetpack image import %s%s' takes in what it names now, by its digest, and --insecure=signature whatever it is",
+			image.ErrUntrusted, waive, resolved)
 	}
 	return resolved.String(), nil
 }
@@ -321,8 +326,10 @@ func (i *importer) receive(ctx context.Context, n int) (_ *arrival, err error) {
 	metered := i.Meter(i.file.RootFS.DiffIDs[n].Hex[:12], 0, size, extract.WithContext(ctx, from))
 	hash := sha256.New()
 	err = failpoint.Do(i.store.Points, "receive", func() (err error) {
-		a.size, err = io.Copy(io.MultiWriter(d.File, hash), io.LimitReader(metered, limit+1))
-		return err
+		if a.size, err = io.Copy(io.MultiWriter(d.File, hash), io.LimitReader(metered, limit+1)); err != nil {
+			return err
+		}
+		return d.File.Sync() // while another layer is applied, and not when this one is sealed
 	})
 	if err := errors.Join(err, metered.Close()); err != nil {
 		return nil, err

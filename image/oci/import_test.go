@@ -261,7 +261,7 @@ func TestTransports(t *testing.T) {
 			// By its digest it needs no leave, and nothing is recorded as waived.
 			strict := o
 			strict.Insecure = []string{"http"}
-			if _, err := fresh.load(t, tt.location, strict); !errors.Is(err, image.ErrUntrusted) || !strings.Contains(err.Error(), "import "+tt.origin) {
+			if _, err := fresh.load(t, tt.location, strict); !errors.Is(err, image.ErrUntrusted) || !strings.Contains(err.Error(), "import --insecure=http "+tt.origin) {
 				t.Error(err)
 			}
 			if again := fresh.mustLoad(t, tt.origin, strict); again.ID != id || slices.Contains(again.Insecure, "signature") {

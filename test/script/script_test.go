@@ -5,6 +5,11 @@
 //	aci FILE NAME [FIELD]...        makes an image with /bin/probe; a FIELD is a member of
 //	                                the manifest, or PATH=CONTENT, PATH/ or PATH->TARGET
 //	entries FILE                    prints what is in an image's archive, a line each, without times
+//	oci DIR TAG CONFIG [FIELD]...   adds an OCI image with /bin/probe to an image layout and
+//	                                sets $DIGEST; CONFIG is JSON as {"Cmd": ["/bin/probe"]},
+//	                                a FIELD is PATH=CONTENT, PATH, PATH->TARGET, or a comma
+//	                                where the next layer begins
+//	push DIR DIGEST NAME:TAG        pushes one to a registry at $REGISTRY
 //	waitfor FILE TEXT               waits until a file contains a text
 //	serve DIR                       serves a repository at https://localhost:$PORT, where
 //	                                discovery looks from then on; what it is asked for is
@@ -75,6 +80,8 @@ func TestScripts(t *testing.T) {
 				"exits":         exits,
 				"waitfor":       waitFor,
 				"entries":       entries,
+				"oci":           func(ts *testscript.TestScript, neg bool, args []string) { makeOCI(t, ts, probe, args) },
+				"push":          pushOCI,
 				"aci":           func(ts *testscript.TestScript, neg bool, args []string) { makeACI(t, ts, probe, args) },
 				"leavesnothing": leavesNothing,
 				"serve":         serve,
@@ -82,6 +89,7 @@ func TestScripts(t *testing.T) {
 		})
 	}
 	run("testdata")
+	run("testdata/oci")
 	if runtime.GOOS == "linux" {
 		run("testdata/linux")
 	}
