@@ -61,7 +61,6 @@ var archives = func() map[string][]byte {
 		"app": acitest.Image(t, "example.com/app", acitest.WithFile("/app", "app"),
 			acitest.WithField(`"dependencies":[{"imageName":"example.com/base"},{"imageName":"example.com/lib"}]`),
 			acitest.WithField(`"pathWhitelist":["/bin/a","/lib/l","/app"]`)),
-		"over": acitest.Image(t, "example.com/over", acitest.WithFile("/over", "over"), acitest.WithField(`"dependencies":[{"imageName":"oci"}]`)),
 	}
 }()
 
@@ -69,16 +68,8 @@ var actions = []action{
 	{"import", nil, 1, func(ctx context.Context, p *place) error { return p.load(ctx, "base") }},
 	{"import again", []string{"base"}, 1, func(ctx context.Context, p *place) error { return p.load(ctx, "base") }},
 	{"import with dependencies", []string{"base", "lib"}, 3, func(ctx context.Context, p *place) error { return p.load(ctx, "app") }},
-	{"import OCI", nil, 1, func(ctx context.Context, p *place) error { return p.load(ctx, "oci:1") }},
 	{"import OCI again", []string{"oci:1"}, 1, func(ctx context.Context, p *place) error { return p.load(ctx, "oci:1") }},
 	{"import OCI that shares", []string{"oci:1"}, 2, func(ctx context.Context, p *place) error { return p.load(ctx, "oci:2") }},
-	{"mend OCI", []string{"oci:1"}, 1, func(ctx context.Context, p *place) error {
-		blobs, err := filepath.Glob(p.dir + "/layers/*/blob")
-		for _, blob := range blobs {
-			err = errors.Join(err, os.Remove(blob))
-		}
-		return errors.Join(err, p.load(ctx, "oci:1"))
-	}},
 	{"remove OCI", []string{"oci:1", "oci:2"}, 1, func(ctx context.Context, p *place) error {
 		img, err := p.Find(ctx, "oci:1")
 		if errors.Is(err, image.ErrNotFound) {
@@ -89,7 +80,6 @@ var actions = []action{
 		}
 		return p.Remove(ctx, img.ID)
 	}},
-	{"import over OCI", []string{"oci:1"}, 2, func(ctx context.Context, p *place) error { return p.load(ctx, "over") }},
 	{"remove", []string{"base"}, 0, func(ctx context.Context, p *place) error {
 		images, err := p.List(ctx)
 		if err != nil || len(images) == 0 {

@@ -159,6 +159,26 @@ func (d *Draft) Pin(ctx context.Context, chainIDs []string) error {
 	})
 }
 
+// Unpin gives up what was pinned, and takes away those of the layers that nothing else
+// counts on: what an import brought that comes to nothing.
+func (d *Draft) Unpin(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	return d.store.exclusively(ctx, func() error {
+		chainIDs, err := d.store.pins(d.id)
+		if err == nil {
+			err = failpoint.Do(d.store.Points, "unpin layers", func() error { return os.RemoveAll(filepath.Join(d.dir(), pinsName)) })
+		}
+		if err != nil {
+			return err
+		}
+		var layers []Layer
+		for _, id := range chainIDs {
+			layers = append(layers, Layer{ChainID: id})
+		}
+		return d.store.removeLayers(ctx, layers)
+	})
+}
+
 // pins gives the layers that a draft counts on.
 func (s *Store) pins(draft string) (chainIDs []string, err error) {
 	raw, err := os.ReadFile(filepath.Join(s.dir, draftPrefix+draft, pinsName))
@@ -355,7 +375,11 @@ func (s *Store) removeLayer(ctx context.Context, chainID string) error {
 		err = ErrInUse
 	}
 	if err == nil {
-		err = failpoint.Do(s.Points, "remove layer files", func() error { return os.RemoveAll(s.layerDir(chainID)) })
+		err = failpoint.Do(s.Points, "remove layer files", func() error {
+			err := os.RemoveAll(s.layerDir(chainID))
+			_ = os.Remove(filepath.Join(s.dir, layersDir)) // unless there are others
+			return err
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("remove layer %.19s: %w", chainID, err)

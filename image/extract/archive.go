@@ -30,7 +30,7 @@ func NewArchive(r io.Reader, h hash.Hash, limit int64) *Archive {
 func (a *Archive) Next() (*tar.Header, error) {
 	for {
 		hdr, err := a.tar.Next()
-		if err == io.EOF { //nolint:errorlint // a wrapped EOF is a failure to read
+		if err == io.EOF {
 			return nil, nil
 		}
 		if err != nil {

@@ -165,7 +165,7 @@ func (a *Applier) clear(d directory) (err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	for {
 		names, err := f.Readdirnames(1000)
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // of a directory nothing wraps it
 			return nil
 		}
 		if err != nil {

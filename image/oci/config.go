@@ -219,13 +219,13 @@ func groupsOf(rootfs string, c *v1.ConfigFile) (group string, groups []int, err 
 	for i, name := range []string{"/etc/passwd", "/etc/group"} {
 		data, err := root.ReadFile(name, maxAccounts)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			continue //nolint:nilerr // what cannot be read names nobody; the runtime says so
+			continue // what cannot be read names nobody; the runtime says so
 		}
 		files[i].Reset(data)
 	}
 	who, err := user.GetExecUser(c.Config.User, nil, &files[0], &files[1])
 	if err != nil {
-		return "0", nil, nil //nolint:nilerr // see above
+		return "0", nil, nil // see above
 	}
 	return strconv.Itoa(who.Gid), who.Sgids, nil
 }

@@ -19,6 +19,7 @@ const (
 	maxIndexes  = 4                // one in another
 )
 
+// Why an image is not taken in, beside the errors of image/extract and image/layer.
 var (
 	// ErrFormat: a document is not what an OCI image has there.
 	ErrFormat = errors.New("not a valid OCI image")

@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -69,7 +70,7 @@ func importImage(ctx context.Context, s *image.Store, l Location, o Options) (_ 
 	if err != nil {
 		return nil, nil, err
 	}
-	i := importer{Options: o, store: s, found: f}
+	i := &importer{Options: o, store: s, found: f}
 	if i.origin, err = i.admit(l); err != nil {
 		return nil, nil, err
 	}
@@ -108,6 +109,7 @@ type importer struct {
 	file     *v1.ConfigFile
 	chainIDs []string
 	warnings []string
+	cut      atomic.Bool // a blob did not come whole
 }
 
 // admit decides whether the image may come in: by the digest that was asked for, or
@@ -172,7 +174,7 @@ func (i *importer) id() image.ID {
 }
 
 // bring takes in the layers that are missing, and then the image.
-func (i *importer) bring(ctx context.Context) (_ *image.Image, _ []string, err error) {
+func (i *importer) bring(ctx context.Context) (_ *image.Image, warnings []string, err error) {
 	d, err := i.store.Begin(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -180,13 +182,19 @@ func (i *importer) bring(ctx context.Context) (_ *image.Image, _ []string, err e
 	defer func() {
 		discardErr := d.Discard(ctx)
 		if err == nil && discardErr != nil { // the image is in: what is left is for a prune
-			i.warnings, discardErr = append(i.warnings, discardErr.Error()), nil
+			warnings, discardErr = append(warnings, discardErr.Error()), nil
 		}
 		err = errors.Join(err, discardErr)
 	}()
 	if err := d.Pin(ctx, i.chainIDs); err != nil {
 		return nil, nil, err
 	}
+	defer func() {
+		// What was cut short goes on from the layers that are complete.
+		if err != nil && !i.cut.Load() && ctx.Err() == nil {
+			err = errors.Join(err, d.Unpin(ctx))
+		}
+	}()
 	layers, err := i.bringLayers(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -272,6 +280,7 @@ func (i *importer) bringLayers(ctx context.Context) ([]image.Layer, error) {
 		group.Go(func() error {
 			a, err := i.receive(ctx, n)
 			if err != nil {
+				i.cut.CompareAndSwap(false, !errors.Is(err, ErrFormat))
 				return fmt.Errorf("layer %d (%s): %w", n, i.file.RootFS.DiffIDs[n], err)
 			}
 			here[n] <- a

@@ -373,15 +373,7 @@ func TestRefused(t *testing.T) {
 			if trees := p.trees(t, "images"); len(trees) > 0 {
 				t.Error(trees)
 			}
-			debris, err := p.Debris(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, d := range debris { // layers below the one that failed
-				if err := d.Remove(t.Context()); err != nil || !strings.HasPrefix(d.What, "layer ") {
-					t.Error(d.What, err)
-				}
-			}
+			p.clean(t)
 			if left := append(p.trees(t, ""), glob(t, p.dir+"/layers/*")...); len(left) > 0 {
 				t.Errorf("left: %v", left)
 			}

@@ -22,7 +22,7 @@ func Verify(ctx context.Context, s *image.Store, img *image.Image, l layer.Limit
 	if err := s.Check(ctx, img); err != nil {
 		return nil, err
 	}
-	i := importer{found: &found{config: img.OCI.Config}}
+	i := &importer{found: &found{config: img.OCI.Config}}
 	if i.id() != img.ID {
 		return nil, fmt.Errorf("image %s: %w: its configuration is not what was imported; import it again", img.ID.Short(), image.ErrDamaged)
 	}

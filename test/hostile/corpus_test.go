@@ -46,7 +46,7 @@ func corpus(h host) []hostile {
 	var all []hostile
 	for _, part := range [][]hostile{
 		names(h), layout(h), duplicates(h), parents(h), hardlinks(h), types(), attributes(), sparse(), headers(h),
-		truncations(), compressions(), bombs(), documents(), dependencies(h), races(h),
+		truncations(), compressions(), bombs(), documents(), dependencies(h), races(h), layers(h),
 	} {
 		all = append(all, part...)
 	}

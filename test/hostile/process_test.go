@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -24,6 +25,7 @@ import (
 	"github.com/jetpack-run/jetpack/image/aci"
 	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/layer"
+	"github.com/jetpack-run/jetpack/image/oci"
 	"github.com/jetpack-run/jetpack/internal/manifest"
 	"github.com/jetpack-run/jetpack/internal/plaindir"
 	"github.com/jetpack-run/jetpack/internal/storage"
@@ -208,8 +210,11 @@ func openPlace(o order) (*place, error) {
 	if p.store, err = image.Open(dir, p.driver); err != nil {
 		return nil, err
 	}
-	_, err = p.load(host{o.Base}.baseFile())
-	return p, err
+	if _, err = p.load(host{o.Base}.baseFile()); err != nil {
+		return nil, err
+	}
+	// The drivers make what layers are in when there is the first one.
+	return p, errors.Join(p.driver.Create(context.Background(), "layers/first", storage.Options{}), p.driver.Destroy(context.Background(), "layers/first"))
 }
 
 func (p *place) load(file string) (img *image.Image, err error) {
@@ -218,7 +223,25 @@ func (p *place) load(file string) (img *image.Image, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	if head := make([]byte, len(dockerFirst)); bytesRead(f.ReadAt(head, 0)) == len(head) && string(head) == dockerFirst {
+		return p.loadDocker(file)
+	}
 	img, _, err = aci.Import(context.Background(), p.store, f, aci.ImportOptions{Origin: file, Limits: p.limits})
+	return img, err
+}
+
+func bytesRead(n int, _ error) int { return n }
+
+// loadDocker imports a docker-archive.
+func (p *place) loadDocker(file string) (*image.Image, error) {
+	l, err := oci.ParseLocation("docker-archive:"+file, false)
+	if err != nil {
+		return nil, err
+	}
+	img, _, err := oci.Import(context.Background(), p.store, l, oci.Options{
+		Platforms: oci.HostPlatforms("linux", "amd64", ""), Insecure: []string{"signature"}, Limits: p.limits,
+		Meter: func(_ string, _, _ int64, r io.Reader) io.ReadCloser { return io.NopCloser(r) },
+	})
 	return img, err
 }
 
@@ -338,7 +361,7 @@ var sentinels = []error{
 	layer.ErrName, layer.ErrDuplicate, layer.ErrThroughLink, layer.ErrHardLink, layer.ErrSymlink, layer.ErrDevice, layer.ErrWhiteout,
 	layer.ErrType, layer.ErrTooLarge, layer.ErrTooManyEntries, layer.ErrXattr, layer.ErrOwner,
 	layer.ErrTooManyLinks,
-	manifest.ErrInvalid,
+	manifest.ErrInvalid, oci.ErrFormat, oci.ErrUnsupported, oci.ErrPlatform,
 	image.ErrNotFound, image.ErrMismatch, image.ErrAmbiguous, image.ErrInUse, image.ErrUntrusted, image.ErrNotInitialized, image.ErrDamaged,
 }
 
