@@ -42,7 +42,7 @@ func (a *Archive) Next() (*tar.Header, error) {
 	}
 }
 
-// IsComment: git archive begins with a global header that has nothing but a comment.
+// IsComment tells what is no entry: git archive begins with a global header that has nothing but a comment.
 // Any other would change the meaning of what follows for some readers, and not
 // for archive/tar; formats refuse it for its type.
 func IsComment(hdr *tar.Header) bool {
