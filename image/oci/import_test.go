@@ -165,17 +165,17 @@ func TestLayersAreShared(t *testing.T) {
 	two := append(slices.Clone(common), ocitest.Layer(t, acitest.File("two", "2")))
 	ocitest.Layout(t, dir, "1", ocitest.Image(t, nil, one...))
 	ocitest.Layout(t, dir, "2", ocitest.Image(t, nil, two...))
-	came := 0
+	var came atomic.Int32
 	o := options()
-	o.Meter = func(_ string, _, _ int64, r io.Reader) io.ReadCloser { came++; return io.NopCloser(r) }
+	o.Meter = func(_ string, _, _ int64, r io.Reader) io.ReadCloser { came.Add(1); return io.NopCloser(r) }
 	first := p.mustLoad(t, "oci:"+dir+":1", o)
-	if came != 3 || len(p.trees(t, "layers")) != 3 {
-		t.Errorf("%d blobs came, trees %v", came, p.trees(t, "layers"))
+	if came.Load() != 3 || len(p.trees(t, "layers")) != 3 {
+		t.Errorf("%d blobs came, trees %v", came.Load(), p.trees(t, "layers"))
 	}
-	came = 0
+	came.Store(0)
 	second := p.mustLoad(t, "oci:"+dir+":2", o)
-	if came != 1 || len(p.trees(t, "layers")) != 4 {
-		t.Errorf("%d blobs came, trees %v", came, p.trees(t, "layers"))
+	if came.Load() != 1 || len(p.trees(t, "layers")) != 4 {
+		t.Errorf("%d blobs came, trees %v", came.Load(), p.trees(t, "layers"))
 	}
 	if got := p.content(t, second); fmt.Sprint(got) != "map[etc:/ etc/b:b two:2]" {
 		t.Error(got)
