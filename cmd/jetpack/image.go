@@ -26,7 +26,7 @@ func newImageCommand(c *cli) *cobra.Command {
 	cmd.AddCommand(
 		newImageFetchCommand(c), newImageImportCommand(c), newImageListCommand(c), newImageInspectCommand(c),
 		newImageManifestCommand(c), newImageExportCommand(c), newImageRmCommand(c), newImagePruneCommand(c),
-		newImageCreateCommand(c), newImageEditCommand(c),
+		newImageCreateCommand(c), newImageEditCommand(c), newImagePushCommand(c),
 		newImageTreeCommand(c), newImageHistoryCommand(c), newImageDiffCommand(c),
 		newImageTagCommand(c), newImageUntagCommand(c), newImageVerifyCommand(c), newImageValidateCommand(c), newImageBuildCommand(c), newImageSignCommand(c),
 	)

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/jetpack-run/jetpack/image/aci"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
 	"github.com/jetpack-run/jetpack/runtime/build"
 )
@@ -85,7 +85,7 @@ func (c *cli) runBuild(ctx context.Context, o *buildOptions, base string, comman
 	stdio.Stdout = stdio.Stderr
 	running, err := b.Start(ctx, build.Options{
 		Base: base, Command: command, Dir: o.dir, Copy: o.copies, Env: o.env, Network: network, Keep: o.keep,
-		Epoch: epoch, Compression: aci.Compression(c.cfg.ImageCompression), Limits: limits(c.cfg),
+		Epoch: epoch, Compression: extract.Compression(c.cfg.ImageCompression), Limits: limits(c.cfg),
 	}, stdio)
 	if err != nil {
 		return err

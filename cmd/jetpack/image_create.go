@@ -107,7 +107,7 @@ func (c *cli) readImageManifest(file string) (_ []byte, err error) {
 }
 
 // pack writes an image of an archive or a directory.
-func (c *cli) pack(ctx context.Context, w io.Writer, raw []byte, rootfs string, latest time.Time, compression aci.Compression) (err error) {
+func (c *cli) pack(ctx context.Context, w io.Writer, raw []byte, rootfs string, latest time.Time, compression extract.Compression) (err error) {
 	in := c.stdin
 	if rootfs != "-" {
 		if in, err = os.Open(rootfs); err != nil {

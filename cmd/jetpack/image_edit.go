@@ -17,6 +17,7 @@ import (
 
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/aci"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/internal/manifest"
 )
 
@@ -47,7 +48,15 @@ func newImageEditCommand(c *cli) *cobra.Command {
 }
 
 func (c *cli) runEdit(ctx context.Context, h *host, img *image.Image, edits []manifestEdit, o outputOptions) error {
-	raw, err := editManifest(img.Parsed(), edits)
+	m := img.Parsed()
+	if img.OCI != nil {
+		above, err := manifestAbove(img)
+		if err != nil {
+			return err
+		}
+		m = above
+	}
+	raw, err := editManifest(m, edits)
 	if err != nil {
 		return err
 	}
@@ -56,6 +65,9 @@ func (c *cli) runEdit(ctx context.Context, h *host, img *image.Image, edits []ma
 		return err
 	}
 	err = c.putImage(ctx, o, "image edit", func(w io.Writer) error {
+		if img.OCI != nil {
+			return emptyImage(ctx, h, img, w, raw, compression)
+		}
 		return rewriteImage(ctx, h, img, w, raw, compression)
 	})
 	if err != nil {
@@ -66,13 +78,31 @@ func (c *cli) runEdit(ctx context.Context, h *host, img *image.Image, edits []ma
 }
 
 // rewriteImage writes an image with another manifest.
-func rewriteImage(ctx context.Context, h *host, img *image.Image, w io.Writer, raw []byte, compression aci.Compression) (err error) {
+func rewriteImage(ctx context.Context, h *host, img *image.Image, w io.Writer, raw []byte, compression extract.Compression) (err error) {
 	in, err := h.images.File(img)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
 	return aci.Rewrite(ctx, w, in, raw, compression)
+}
+
+// manifestAbove is the manifest of an ACI that adds nothing to an OCI image.
+func manifestAbove(img *image.Image) (*schema.ImageManifest, error) {
+	id, err := types.NewHash(string(img.ID))
+	if err != nil {
+		return nil, err
+	}
+	m := *img.Parsed()
+	m.Dependencies = types.Dependencies{{ImageName: m.Name, ImageID: id}}
+	return &m, nil
+}
+
+// emptyImage writes an image with nothing but the top directory of another one's root.
+func emptyImage(ctx context.Context, h *host, img *image.Image, w io.Writer, raw []byte, compression extract.Compression) error {
+	return h.images.WithRoot(ctx, img, func(root string) error {
+		return aci.Pack(ctx, w, raw, aci.PackOptions{Root: root, Names: []string{"."}, Compression: compression})
+	})
 }
 
 // editManifest gives a manifest with changes, without touching m.

@@ -5,30 +5,52 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
+	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/aci"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/internal/manifest"
 )
 
 type exportOptions struct {
+	format      string
 	flat        bool
 	compression string
 }
+
+var exportFormats = []string{"aci", "oci", "oci-archive", "docker-archive"}
 
 func newImageExportCommand(c *cli) *cobra.Command {
 	var o exportOptions
 	cmd := &cobra.Command{
 		Use:   "export IMAGE FILE",
-		Short: "Write an image's archive to a file or standard output (-)",
+		Short: "Write an image to a file or standard output (-)",
 		Long: "Write an image's archive, just as it came, to a file or standard output (-). With\n" +
-			"--flat it is an archive of the image's whole root, which depends on no other image.",
+			"--flat it is an archive of the image's whole root, which depends on no other image;\n" +
+			"so it is for an OCI image in any case.\n\n" +
+			"With --format oci-archive or docker-archive the file is for other tools, with oci FILE is\n" +
+			"a directory, an image layout, to which the image is added as NAME:VERSION. An OCI\n" +
+			"image has the layers with which it came; an ACI has one for itself and each first\n" +
+			"dependency.",
 		Args: exactly(2, "IMAGE and FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !slices.Contains(exportFormats, o.format) {
+				return usagef("--format %q: want %s", o.format, strings.Join(exportFormats, ", "))
+			}
+			if o.format != "aci" && (o.flat || o.compression != "") {
+				return usagef("--format %s: --flat and --compression are for an ACI", o.format)
+			}
 			return c.eachImage(cmd.Context(), args[:1], func(h *host, img *image.Image) error {
+				if o.format != "aci" {
+					return c.exportOCI(cmd.Context(), h, img, o.format, args[1])
+				}
 				write, err := c.exporter(cmd.Context(), h, img, o)
 				if err != nil {
 					return err
@@ -38,21 +60,23 @@ func newImageExportCommand(c *cli) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
+	f.StringVar(&o.format, "format", "aci", "`FORMAT`: "+strings.Join(exportFormats, ", "))
 	f.BoolVar(&o.flat, "flat", false, "the whole root as it is rendered, without dependencies and pathWhitelist")
-	f.StringVar(&o.compression, "compression", "", "compress with `NAME`: gzip, xz, none (default: as it came; with --flat image.compression)")
+	f.StringVar(&o.compression, "compression", "", "compress an ACI with `NAME`: gzip, xz, none (default: as it came; written anew, image.compression)")
 	return cmd
 }
 
 // exporter gives what writes an image as an ACI.
 func (c *cli) exporter(ctx context.Context, h *host, img *image.Image, o exportOptions) (func(io.Writer) error, error) {
-	if !o.flat && o.compression == "" {
+	flat := o.flat || img.OCI != nil
+	if !flat && o.compression == "" {
 		return func(w io.Writer) error { return copyArchive(h, img, w) }, nil
 	}
 	compression, err := c.compression(o.compression)
 	if err != nil {
 		return nil, err
 	}
-	if !o.flat {
+	if !flat {
 		return func(w io.Writer) error { return recompress(ctx, h, img, w, compression) }, nil
 	}
 	latest, err := sourceDate()
@@ -73,11 +97,11 @@ func (c *cli) exporter(ctx context.Context, h *host, img *image.Image, o exportO
 }
 
 // compression is what a flag says, or else the configuration.
-func (c *cli) compression(flag string) (aci.Compression, error) {
+func (c *cli) compression(flag string) (extract.Compression, error) {
 	if flag == "" {
 		flag = c.cfg.ImageCompression
 	}
-	compression, err := aci.ParseCompression(flag)
+	compression, err := extract.ParseCompression(flag)
 	if err != nil {
 		return "", usagef("--compression: %w", err)
 	}
@@ -96,7 +120,7 @@ func copyArchive(h *host, img *image.Image, w io.Writer) (err error) {
 }
 
 // recompress writes the archive of an image compressed anew.
-func recompress(ctx context.Context, h *host, img *image.Image, w io.Writer, compression aci.Compression) (err error) {
+func recompress(ctx context.Context, h *host, img *image.Image, w io.Writer, compression extract.Compression) (err error) {
 	in, err := h.images.File(img)
 	if err != nil {
 		return err
@@ -107,14 +131,21 @@ func recompress(ctx context.Context, h *host, img *image.Image, w io.Writer, com
 
 // writeACI writes an image to a file that the user named, or to standard output (-).
 func (c *cli) writeACI(path string, write func(io.Writer) error) error {
+	if path != "-" && !strings.HasSuffix(path, ".aci") && !strings.HasPrefix(path, "/dev/") {
+		c.warn(path + ": other tools know an image by the suffix .aci")
+	}
+	return c.writeFile(path, write)
+}
+
+// writeFile writes to a file that the user named, or to standard output (-).
+func (c *cli) writeFile(path string, write func(io.Writer) error) error {
 	if path == "-" {
+		// A reader that has gone must not keep us from clearing away what we write of.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 		return write(c.stdout)
 	}
 	if strings.HasPrefix(path, "-") {
 		return usagef("write to %s: want a file, or - for standard output", path)
-	}
-	if !strings.HasSuffix(path, ".aci") && !strings.HasPrefix(path, "/dev/") {
-		c.warn(path + ": other tools know an image by the suffix .aci")
 	}
 	return writeOut(path, func(out io.Writer) error {
 		if err := write(out); err != nil {

@@ -21,6 +21,8 @@ type treeView struct {
 	ID           string            `json:"id" doc:"image ID"`
 	Name         string            `json:"name" doc:"the image's name"`
 	Labels       map[string]string `json:"labels" doc:"the image's labels"`
+	Size         int64             `json:"size" doc:"bytes of its own uncompressed archive, of an OCI image those of its layers"`
+	Total        int64             `json:"total" doc:"bytes of it and all that it depends on, what is there several times counted once"`
 	Layers       []layerView       `json:"layers" doc:"layers of an OCI image, the lowest first"`
 	Declared     *declaredView     `json:"declared" doc:"as the image above declares it" null:"at the top"`
 	Dependencies []treeView        `json:"dependencies" doc:"what it depends on, in its manifest's order; an image that is depended on twice is there twice"`
@@ -37,7 +39,7 @@ func newImageTreeCommand(c *cli) *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use:   "tree IMAGE",
-		Short: "Show what an image depends on, directly and indirectly",
+		Short: "Show what an image depends on, directly and indirectly, and how large each part is",
 		Args:  exactly(1, "one IMAGE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "table" && format != "json" {
@@ -51,7 +53,8 @@ func newImageTreeCommand(c *cli) *cobra.Command {
 				if format == "json" {
 					return printJSON(c.stdout, tree)
 				}
-				return printTable(c.stdout, []string{"NAME", "VERSION", "ID", "DECLARED"}, treeRows(nil, tree, 0))
+				rows := append(treeRows(nil, tree, 0), row{cells: []string{"total", "-", "-", units.BytesSize(float64(tree.Total)), "-"}})
+				return printTable(c.stdout, []string{"NAME", "VERSION", "ID", "SIZE", "DECLARED"}, rows)
 			})
 		},
 	}
@@ -75,12 +78,37 @@ func imageTree(ctx context.Context, h *host, img *image.Image) (treeView, error)
 func viewTree(known map[image.ID]*image.Image, img *image.Image, declared *declaredView) treeView {
 	v := treeView{
 		ID: string(img.ID), Name: img.Name(), Labels: viewLabels(img.Parsed().Labels),
+		Size: img.Size, Total: totalSize(known, img, map[string]bool{}),
 		Layers: viewLayers(img), Declared: declared, Dependencies: []treeView{},
 	}
 	for i, d := range img.Parsed().Dependencies {
 		v.Dependencies = append(v.Dependencies, viewTree(known, known[img.Dependencies[i]], viewDeclared(d)))
 	}
 	return v
+}
+
+// totalSize adds up the archives and layers that an image is made of, less those that are
+// counted already.
+func totalSize(known map[image.ID]*image.Image, img *image.Image, counted map[string]bool) (total int64) {
+	add := func(id string, size int64) {
+		if !counted[id] {
+			total += size
+		}
+		counted[id] = true
+	}
+	if counted[string(img.ID)] {
+		return 0
+	}
+	if img.OCI == nil {
+		add(string(img.ID), img.Size)
+	}
+	for _, l := range img.Layers() {
+		add(l.ChainID, l.Content)
+	}
+	for _, id := range img.Dependencies {
+		total += totalSize(known, known[id], counted)
+	}
+	return total
 }
 
 func viewDeclared(d types.Dependency) *declaredView {
@@ -101,11 +129,12 @@ func treeRows(rows []row, v treeView, depth int) []row {
 		}
 	}
 	rows = append(rows, row{v.ID, []string{
-		strings.Repeat("  ", depth) + v.Name, orDash(v.Labels["version"]), image.ID(v.ID).Short(), declared,
+		strings.Repeat("  ", depth) + v.Name, orDash(v.Labels["version"]), image.ID(v.ID).Short(),
+		units.BytesSize(float64(v.Size)), declared,
 	}, v})
 	for _, l := range slices.Backward(v.Layers) {
 		rows = append(rows, row{l.ChainID, []string{
-			strings.Repeat("  ", depth+1) + "layer of " + units.BytesSize(float64(l.Content)), "-", l.ChainID[:19], "-",
+			strings.Repeat("  ", depth+1) + "layer", "-", l.ChainID[:19], units.BytesSize(float64(l.Content)), "-",
 		}, v})
 	}
 	for _, d := range v.Dependencies {

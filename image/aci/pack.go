@@ -8,9 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/ulikunitz/xz"
-
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/layer"
 )
 
@@ -24,8 +22,8 @@ type PackOptions struct {
 	// Latest is written in place of all later modification times, and is the
 	// manifest's; zero for none (SOURCE_DATE_EPOCH).
 	Latest time.Time
-	// Compression is how the file is compressed; see Compress.
-	Compression Compression
+	// Compression is how the file is compressed; see extract.Compress.
+	Compression extract.Compression
 }
 
 // Pack writes an image file: the manifest, rootfs, and what is below it as
@@ -74,41 +72,10 @@ func manifestTime(latest time.Time) time.Time {
 	return latest
 }
 
-// ParseCompression tells how an image file is to be written: "gzip" or "gz", "xz",
-// "none". What else is read cannot be written: zstd is read by no other tool, and there
-// is no well-kept library that writes bzip2.
-func ParseCompression(name string) (Compression, error) {
-	switch c := Compression(name); c {
-	case "gz", Gzip:
-		return Gzip, nil
-	case Xz, None:
-		return c, nil
-	}
-	return "", fmt.Errorf("images are written with gzip, xz or none, not %q", name)
-}
-
-// Compress compresses what is written to it, in a way that ParseCompression gives.
-// Equal contents give equal bytes. Closing it does not close w.
-func Compress(w io.Writer, c Compression) (io.WriteCloser, error) {
-	switch c {
-	case Gzip:
-		return gzip.NewWriter(w), nil // with neither name nor time
-	case Xz:
-		return xz.NewWriter(w)
-	case None:
-		return nopCloser{w}, nil
-	}
-	return nil, fmt.Errorf("compress: %q cannot be written", c)
-}
-
-type nopCloser struct{ io.Writer }
-
-func (nopCloser) Close() error { return nil }
-
 // compress gives write what compresses to w. After an error the end is missing, so that
 // who reads w does not take the file for a whole one.
-func compress(w io.Writer, c Compression, write func(io.Writer) error) error {
-	z, err := Compress(w, c)
+func compress(w io.Writer, c extract.Compression, write func(io.Writer) error) error {
+	z, err := extract.Compress(w, c)
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package aci_test
 import (
 	"bytes"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/jetpack-run/jetpack/image/aci"
 	"github.com/jetpack-run/jetpack/image/aci/acitest"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/layer"
 	"github.com/jetpack-run/jetpack/internal/testenv"
 	"github.com/jetpack-run/jetpack/internal/treecmp"
@@ -37,7 +37,7 @@ func TestPack(t *testing.T) {
 		return buf.Bytes()
 	}
 	ids := map[string]bool{}
-	for _, c := range []aci.Compression{aci.None, aci.Gzip, aci.Xz} {
+	for _, c := range []extract.Compression{extract.None, extract.Gzip, extract.Xz} {
 		data := pack(t, aci.PackOptions{Compression: c})
 		if !bytes.Equal(data, pack(t, aci.PackOptions{Compression: c})) {
 			t.Errorf("%s: the second file differs", c)
@@ -61,12 +61,12 @@ func TestPack(t *testing.T) {
 	}
 
 	// Rootfs is there, also of an image that has nothing else of the tree.
-	some, err := aci.Validate(t.Context(), bytes.NewReader(pack(t, aci.PackOptions{Names: []string{}, Compression: aci.None})), roomy)
+	some, err := aci.Validate(t.Context(), bytes.NewReader(pack(t, aci.PackOptions{Names: []string{}, Compression: extract.None})), roomy)
 	if err != nil || some.Size > 5<<10 {
 		t.Errorf("without names: %+v, %v", some, err)
 	}
 	// With a latest time, those of the tree do not matter.
-	latest := aci.PackOptions{Latest: time.Unix(1e9, 0), Compression: aci.None}
+	latest := aci.PackOptions{Latest: time.Unix(1e9, 0), Compression: extract.None}
 	before := pack(t, latest)
 	if err := os.Chtimes(filepath.Join(root, "a"), time.Time{}, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
@@ -79,14 +79,14 @@ func TestPack(t *testing.T) {
 func TestPackFailure(t *testing.T) {
 	testenv.Root(t)
 	full := errors.New("disk full")
-	for _, c := range []aci.Compression{aci.None, aci.Gzip, aci.Xz} {
+	for _, c := range []extract.Compression{extract.None, extract.Gzip, extract.Xz} {
 		err := aci.Pack(t.Context(), failingWriter{full}, nil, aci.PackOptions{Root: t.TempDir(), Compression: c})
 		if !errors.Is(err, full) {
 			t.Errorf("%s: got %v", c, err)
 		}
 	}
 	var buf bytes.Buffer
-	err := aci.Pack(t.Context(), &buf, nil, aci.PackOptions{Root: t.TempDir(), Names: []string{"gone"}, Compression: aci.Gzip})
+	err := aci.Pack(t.Context(), &buf, nil, aci.PackOptions{Root: t.TempDir(), Names: []string{"gone"}, Compression: extract.Gzip})
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
@@ -98,17 +98,3 @@ func TestPackFailure(t *testing.T) {
 type failingWriter struct{ err error }
 
 func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
-
-func TestParseCompression(t *testing.T) {
-	for name, want := range map[string]aci.Compression{
-		"gzip": aci.Gzip, "gz": aci.Gzip, "xz": aci.Xz, "none": aci.None, "bzip2": "", "zstd": "", "": "", "GZIP": "",
-	} {
-		got, err := aci.ParseCompression(name)
-		if got != want || (err == nil) != (want != "") {
-			t.Errorf("%q: %q, %v", name, got, err)
-		}
-		if _, err := aci.Compress(io.Discard, aci.Compression(name)); (err == nil) != (want != "" && name != "gz") {
-			t.Errorf("compress %q: %v", name, err)
-		}
-	}
-}

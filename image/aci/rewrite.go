@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"maps"
 	"strings"
@@ -19,8 +20,8 @@ import (
 // manifest in the place of its own; the bytes of all other entries stay as they are. What
 // is in r is taken to be valid. The manifest's entry is as Pack writes it, of the time
 // that it had.
-func Rewrite(ctx context.Context, w io.Writer, r io.Reader, manifest []byte, c Compression) (err error) {
-	in, _, err := Decompress(extract.WithContext(ctx, r))
+func Rewrite(ctx context.Context, w io.Writer, r io.Reader, manifest []byte, c extract.Compression) (err error) {
+	in, _, err := extract.Decompress(extract.WithContext(ctx, r), recognise)
 	if err != nil {
 		return fmt.Errorf("rewrite image: %w", err)
 	}
@@ -63,7 +64,7 @@ func replaceManifest(w io.Writer, r io.Reader, manifest []byte) error {
 			return err
 		}
 		name, err := layer.CleanName(hdr.Name)
-		if err == nil && name == manifestName && !extract.IsComment(hdr) {
+		if err == nil && name == manifestName {
 			found, rest, in.sink = true, io.Discard, io.Discard
 			err = writeManifestOnly(w, manifest, hdr.ModTime)
 		} else {
@@ -110,7 +111,7 @@ func (t *tap) Read(p []byte) (int, error) {
 type TarOptions struct {
 	Limits      layer.Limits
 	Latest      time.Time // as in PackOptions
-	Compression Compression
+	Compression extract.Compression
 }
 
 // PackTar writes an image file, as Pack does, whose root file system is the tar archive
@@ -118,10 +119,10 @@ type TarOptions struct {
 // only extended attributes are kept, and times are to the nanosecond; names of owners,
 // holes and times of access are lost. An archive without an entry for its top
 // directory gets one: 0755, 0:0, of the manifest's time. What it has and jetpack does
-// not restore is in the warnings. Errors: those of Decompress, and of layer.Checker
+// not restore is in the warnings. Errors: those of extract.Decompress, and of layer.Checker
 // about entries.
 func PackTar(ctx context.Context, w io.Writer, manifest []byte, r io.Reader, o TarOptions) (warnings []string, err error) {
-	in, _, err := Decompress(extract.WithContext(ctx, r))
+	in, _, err := extract.Decompress(extract.WithContext(ctx, r), recognise)
 	if err != nil {
 		return nil, fmt.Errorf("write image: %w", err)
 	}
@@ -130,15 +131,16 @@ func PackTar(ctx context.Context, w io.Writer, manifest []byte, r io.Reader, o T
 	if err != nil {
 		return nil, fmt.Errorf("write image: %w", err)
 	}
+	archive := extract.NewArchive(in, crc32.NewIEEE(), maxSize(o.Limits)) // nobody asks for its hash
 	err = compress(w, o.Compression, func(w io.Writer) error {
 		tw := tar.NewWriter(w)
 		if err := writeManifest(tw, manifest, o.Latest); err != nil {
 			return err
 		}
-		if err := packEntries(tw, tar.NewReader(in), checker, o.Latest); err != nil {
+		if err := packEntries(tw, archive, checker, o.Latest); err != nil {
 			return err
 		}
-		if _, err := io.Copy(io.Discard, in); err != nil { // what is damaged may be at the end
+		if err := archive.Finish(); err != nil {
 			return err
 		}
 		return tw.Close()
@@ -150,18 +152,15 @@ func PackTar(ctx context.Context, w io.Writer, manifest []byte, r io.Reader, o T
 }
 
 // packEntries copies the entries of an archive, checked, below rootfs.
-func packEntries(w *tar.Writer, r *tar.Reader, checker *layer.Checker, latest time.Time) error {
+func packEntries(w *tar.Writer, r *extract.Archive, checker *layer.Checker, latest time.Time) error {
 	top := false
 	for {
 		hdr, err := r.Next()
-		if err == io.EOF { //nolint:errorlint // a wrapped EOF is a failure to read
-			break
-		}
 		if err != nil {
 			return err
 		}
-		if extract.IsComment(hdr) {
-			continue
+		if hdr == nil {
+			break
 		}
 		name, err := layer.CleanName(hdr.Name)
 		if err != nil {
@@ -219,8 +218,8 @@ func packedHeader(hdr *tar.Header, name string, latest time.Time) (*tar.Header, 
 
 // Recompress writes what is in an image file, compressed or not, compressed in another
 // way: the image ID stays.
-func Recompress(ctx context.Context, w io.Writer, r io.Reader, c Compression) (err error) {
-	in, _, err := Decompress(extract.WithContext(ctx, r))
+func Recompress(ctx context.Context, w io.Writer, r io.Reader, c extract.Compression) (err error) {
+	in, _, err := extract.Decompress(extract.WithContext(ctx, r), recognise)
 	if err != nil {
 		return fmt.Errorf("compress image: %w", err)
 	}

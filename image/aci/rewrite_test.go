@@ -16,6 +16,7 @@ import (
 
 	"github.com/jetpack-run/jetpack/image/aci"
 	"github.com/jetpack-run/jetpack/image/aci/acitest"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/layer"
 	"github.com/jetpack-run/jetpack/internal/testenv"
 )
@@ -34,27 +35,27 @@ func TestRewrite(t *testing.T) {
 	for where := range len(rest) + 1 {
 		original := acitest.Tar(t, slices.Insert(slices.Clone(rest), where, manifest)...)
 		var changed, back bytes.Buffer
-		if err := aci.Rewrite(t.Context(), &changed, bytes.NewReader(original), []byte(two), aci.Gzip); err != nil {
+		if err := aci.Rewrite(t.Context(), &changed, bytes.NewReader(original), []byte(two), extract.Gzip); err != nil {
 			t.Fatal(err)
 		}
 		res, err := aci.Validate(t.Context(), bytes.NewReader(changed.Bytes()), roomy)
-		if err != nil || res.Manifest.Image.Name != "example.com/two" || res.Compression != aci.Gzip {
+		if err != nil || res.Manifest.Image.Name != "example.com/two" || res.Compression != extract.Gzip {
 			t.Fatalf("manifest at %d: %+v, %v", where, res, err)
 		}
-		if err := aci.Rewrite(t.Context(), &back, &changed, []byte(one), aci.None); err != nil {
+		if err := aci.Rewrite(t.Context(), &back, &changed, []byte(one), extract.None); err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(back.Bytes(), original) {
 			t.Errorf("manifest at %d: %d bytes, not the %d of before", where, back.Len(), len(original))
 		}
 	}
-	err := aci.Rewrite(t.Context(), io.Discard, bytes.NewReader(acitest.Tar(t, rest...)), []byte(one), aci.None)
+	err := aci.Rewrite(t.Context(), io.Discard, bytes.NewReader(acitest.Tar(t, rest...)), []byte(one), extract.None)
 	if !errors.Is(err, aci.ErrNoManifest) {
 		t.Errorf("without a manifest: %v", err)
 	}
 	whole := acitest.Tar(t, append(rest, manifest)...)
 	for _, n := range []int{600, len(whole) - 1024 - 512} {
-		if err := aci.Rewrite(t.Context(), io.Discard, bytes.NewReader(whole[:n]), []byte(one), aci.None); err == nil {
+		if err := aci.Rewrite(t.Context(), io.Discard, bytes.NewReader(whole[:n]), []byte(one), extract.None); err == nil {
 			t.Errorf("%d bytes of %d: no error", n, len(whole))
 		}
 	}
@@ -88,7 +89,7 @@ func TestRewriteSparse(t *testing.T) {
 			t.Skip("no tar that writes holes: ", err)
 		}
 		var out bytes.Buffer
-		if err := aci.Rewrite(t.Context(), &out, bytes.NewReader(archive), []byte(acitest.Manifest("example.com/two")), aci.None); err != nil {
+		if err := aci.Rewrite(t.Context(), &out, bytes.NewReader(archive), []byte(acitest.Manifest("example.com/two")), extract.None); err != nil {
 			t.Fatal(err)
 		}
 		if out.Len() > 5<<20 {
@@ -118,10 +119,10 @@ func TestPackTar(t *testing.T) {
 		{"without", []acitest.Entry{acitest.File("f", "")}, []string{"manifest", "rootfs/f 755", "rootfs/ 755"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, c := range []aci.Compression{aci.None, aci.Gzip, aci.Zstd} {
+			for _, c := range []extract.Compression{extract.None, extract.Gzip, extract.Zstd} {
 				var out bytes.Buffer
 				in := acitest.Compress(t, c, acitest.Tar(t, tt.entries...))
-				_, err := aci.PackTar(t.Context(), &out, []byte(manifest), bytes.NewReader(in), aci.TarOptions{Limits: roomy, Compression: aci.None})
+				_, err := aci.PackTar(t.Context(), &out, []byte(manifest), bytes.NewReader(in), aci.TarOptions{Limits: roomy, Compression: extract.None})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -134,7 +135,7 @@ func TestPackTar(t *testing.T) {
 			}
 		})
 	}
-	warnings, err := aci.PackTar(t.Context(), io.Discard, nil, bytes.NewReader(acitest.Tar(t, owned)), aci.TarOptions{Limits: roomy, Compression: aci.None})
+	warnings, err := aci.PackTar(t.Context(), io.Discard, nil, bytes.NewReader(acitest.Tar(t, owned)), aci.TarOptions{Limits: roomy, Compression: extract.None})
 	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "file flags") {
 		t.Errorf("warnings %q, %v", warnings, err)
 	}
@@ -148,14 +149,14 @@ func TestPackTar(t *testing.T) {
 		"link outside": {[]acitest.Entry{acitest.Link("l", "../f")}, layer.ErrHardLink},
 		"device":       {[]acitest.Entry{{Header: tar.Header{Typeflag: tar.TypeChar, Name: "null", Devmajor: 1, Devminor: 3}}}, layer.ErrDevice},
 	} {
-		_, err := aci.PackTar(t.Context(), io.Discard, nil, bytes.NewReader(acitest.Tar(t, tt.entries...)), aci.TarOptions{Limits: roomy, Compression: aci.None})
+		_, err := aci.PackTar(t.Context(), io.Discard, nil, bytes.NewReader(acitest.Tar(t, tt.entries...)), aci.TarOptions{Limits: roomy, Compression: extract.None})
 		if !errors.Is(err, tt.err) {
 			t.Errorf("%s: got %v, want %v", name, err, tt.err)
 		}
 	}
-	damaged := acitest.Compress(t, aci.Gzip, acitest.Tar(t, owned))
+	damaged := acitest.Compress(t, extract.Gzip, acitest.Tar(t, owned))
 	damaged[len(damaged)-5] ^= 1
-	if _, err := aci.PackTar(t.Context(), io.Discard, nil, bytes.NewReader(damaged), aci.TarOptions{Limits: roomy, Compression: aci.None}); !errors.Is(err, aci.ErrCompression) {
+	if _, err := aci.PackTar(t.Context(), io.Discard, nil, bytes.NewReader(damaged), aci.TarOptions{Limits: roomy, Compression: extract.None}); !errors.Is(err, aci.ErrCompression) {
 		t.Errorf("damaged: %v", err)
 	}
 }

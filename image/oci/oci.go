@@ -1,10 +1,11 @@
 // Package oci brings OCI images, and Docker's, into a store: from registries, image
 // layouts and archives (OCI image-spec and distribution-spec). Every byte of them is
 // hostile: nothing is parsed before its digest is known to be right, but for what says
-// what the digests are, and layers are applied in a confined process.
+// what the digests are, and layers are applied in a confined process. The other way, an
+// Exporter makes OCI images of a store's images, which go to the same places.
 //
-// Not for: applying a layer's entries (image/layer), keeping images and layers (image),
-// who is trusted (image/trust), writing images.
+// Not for: applying a layer's entries, or packing them (image/layer), keeping images and
+// layers (image), who is trusted (image/trust).
 package oci
 
 import (

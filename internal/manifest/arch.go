@@ -42,3 +42,23 @@ func normalLabel(name, value string) string {
 	}
 	return value
 }
+
+// GoArch is the GOARCH of an os and arch label, and the variant of the processor that OCI
+// images name beside it, "" if there is none; false if Go has none.
+func GoArch(os, arch string) (goarch, variant string, ok bool) {
+	switch arch {
+	case "armv5l":
+		return "arm", "v5", true
+	case "armv6", "armv6l":
+		return "arm", "v6", true
+	case "armv7", "armv7l":
+		return "arm", "v7", true
+	}
+	arch = normalLabel("arch", arch)
+	for key, name := range architectures {
+		if key[0] == os && name == arch {
+			return key[1], "", true
+		}
+	}
+	return "", "", false
+}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/aci"
+	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/image/layer"
 	"github.com/jetpack-run/jetpack/internal/manifest"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
@@ -60,7 +61,7 @@ type Options struct {
 	// Epoch is the time of the new image: nothing in it is later (SOURCE_DATE_EPOCH). Zero
 	// is now, and files keep their times.
 	Epoch       time.Time
-	Compression aci.Compression // of the new image's archive
+	Compression extract.Compression // of the new image's archive
 	Limits      layer.Limits
 }
 
