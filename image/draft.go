@@ -79,6 +79,9 @@ func (d *Draft) Use(file *os.File) error {
 	return empty.Close()
 }
 
+// Temp makes a file for work on the draft, which is gone with it. The caller closes it.
+func (d *Draft) Temp() (*os.File, error) { return os.CreateTemp(d.dir(), "temp") }
+
 // MakeRoot gives the draft its root: a clone of origin's, or an empty one for nil.
 // quota bounds what it takes itself, in bytes, where the driver can. Errors:
 // ErrNotFound when origin has just been removed, ErrDamaged when its tree is lost.

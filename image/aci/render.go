@@ -53,16 +53,37 @@ func overlay(ctx context.Context, s *image.Store, d *image.Draft, img *image.Ima
 			return err
 		}
 	}
-	archive, err := s.File(img)
+	archive, err := archiveOf(ctx, s, d, img)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, archive.Close()) }()
 	res, err := extractTo(ctx, s, d, archive, ExtractOptions{Limits: l, Keep: keep})
-	if err == nil && res.ID != string(img.ID) {
+	if err == nil && img.OCI == nil && res.ID != string(img.ID) {
 		err = wrongContent(img)
 	}
 	return err
+}
+
+// archiveOf opens the archive of an image. An OCI image has none: one is made of its root.
+func archiveOf(ctx context.Context, s *image.Store, d *image.Draft, img *image.Image) (_ *os.File, err error) {
+	if img.OCI == nil {
+		return s.File(img)
+	}
+	file, err := d.Temp()
+	if err != nil {
+		return nil, err
+	}
+	err = s.WithRoot(ctx, img, func(root string) error {
+		return Pack(ctx, file, img.Manifest, PackOptions{Root: root, Compression: extract.None})
+	})
+	if err == nil {
+		err = rewind(file)
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
 func extractTo(ctx context.Context, s *image.Store, d *image.Draft, archive *os.File, o ExtractOptions) (res Result, err error) {
