@@ -87,7 +87,7 @@ image: ${ACI_ID_FILE} .PHONY
 # directory; and when the store has it no more.
 .if !make(clean) && !make(clean.*) && exists(${ACI_ID_FILE})
 _CHANGED != find ${BUILD_DIR:Q} ${BUILD_CP:N.jetpack.make} -newer ${ACI_ID_FILE:Q} \
-	! -path ${BUILD_DIR:Q} ! -name '*.aci' ! -name '*.aci.*' ${ROOTFS:D! -path ${BUILD_DIR:Q}/${ROOTFS:Q} ! -path ${BUILD_DIR:Q}/${ROOTFS:Q}/'*'} ! -path '*/.jetpack.make*' ! -path '*/.git*' | head -n 1; \
+	! -path ${BUILD_DIR:Q} ! -name '*.aci' ! -name '*.aci.*' ${ROOTFS REPO:L:@v@${${v}:D! -path ${BUILD_DIR:Q}/${${v}:Q} ! -path ${BUILD_DIR:Q}/${${v}:Q}/'*'}@} ! -path '*/.jetpack.make*' ! -path '*/.git*' | head -n 1; \
 	${_JETPACK} image manifest `cat ${ACI_ID_FILE:Q}` >/dev/null 2>&1 || echo gone
 .if !empty(_CHANGED)
 .PHONY: ${ACI_ID_FILE}

@@ -290,6 +290,17 @@ func TestImageMake(t *testing.T) {
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("it ran\n%s\nnot\n%s", strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
 			}
+			// Nothing has changed but what the build itself does: a repository has grown.
+			if strings.Contains(tt.makefile, "REPO =") {
+				write("repo/page", "x", 0o644)
+			}
+			if err := os.Remove(log); err != nil {
+				t.Fatal(err)
+			}
+			run(tt.target)
+			if text, err := os.ReadFile(log); err == nil && (bytes.Contains(text, []byte("image build")) || bytes.Contains(text, []byte("image create"))) {
+				t.Errorf("again it ran\n%s", text)
+			}
 			run("clean")
 			for _, left := range []string{"image.aci", "image.aci.id", "my.aci", "my.aci.id", "image.flat.aci", ".jetpack.make"} {
 				if _, err := os.Stat(filepath.Join(dir, left)); err == nil {
