@@ -49,7 +49,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	config := filepath.Join(b.dir, "jetpack.toml")
-	settings := fmt.Sprintf("root = %q\npath.share = %q\npath.libexec = %q\n", filepath.Join(b.dir, "root"), filepath.Join(b.dir, "share"), libexec)
+	settings := fmt.Sprintf("root = %q\nimage.compression = \"none\"\npath.share = %q\npath.libexec = %q\n", filepath.Join(b.dir, "root"), filepath.Join(b.dir, "share"), libexec)
 	if lo := os.Getenv(testenv.Loopback); lo != "" {
 		settings += fmt.Sprintf("freebsd.interface = %q\n", lo)
 	}
