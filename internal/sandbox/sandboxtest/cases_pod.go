@@ -566,9 +566,10 @@ func (s *setup) killedOwners(t *testing.T, rounds int) {
 		if err := owner.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		if round%2 == 0 {
-			_ = owner.Wait() // otherwise Destroy may be faster than the owner's end
+		if round%2 == 1 {
+			s.destroy(t) // beside an owner that is dying, whose last system call may come after it
 		}
+		_ = owner.Wait()
 		s.destroy(t)
 		silent(t, filepath.Join(s.volume, "tick"))
 		if s.nothingLeft(t); t.Failed() {
