@@ -98,10 +98,19 @@ func testValidator(t *testing.T, h *host) {
 			wg.Go(func() { results[i] = h.run("", append(run, images...)...) })
 		}
 		wg.Wait()
+		late := 0
 		for _, r := range results {
-			if !r.ok() && (!slow() || !r.late()) {
+			switch {
+			case r.ok():
+			case r.late():
+				late++
+			default:
 				t.Errorf("%v", r)
 			}
+		}
+		// That 100 ms were too short for one among 20 says nothing of what it was answered.
+		if late > len(results)/4 && !slow() {
+			t.Errorf("%d of %d pods were answered too late", late, len(results))
 		}
 	})
 }
