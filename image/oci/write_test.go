@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -269,11 +270,11 @@ func send(t *testing.T, x *oci.Export, location string) string {
 func TestPushAgain(t *testing.T) {
 	s := newPlace(t)
 	base, top := chain(t, s)
-	uploads := 0
+	var uploads atomic.Int64
 	reg := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPatch || r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/uploads/") && r.ContentLength > 0 {
-			uploads++
+			uploads.Add(1)
 		}
 		reg.ServeHTTP(w, r)
 	}))
@@ -281,11 +282,11 @@ func TestPushAgain(t *testing.T) {
 	host := strings.TrimPrefix(server.URL, "http://")
 	for i, step := range []struct {
 		img  *image.Image
-		want int
+		want int64
 	}{{base, 2}, {base, 2}, {top, 5}} {
 		send(t, s.open(t, step.img), "docker://"+host+"/a:1")
-		if uploads != step.want {
-			t.Errorf("step %d: %d uploads, want %d", i, uploads, step.want)
+		if n := uploads.Load(); n != step.want {
+			t.Errorf("step %d: %d uploads, want %d", i, n, step.want)
 		}
 	}
 	l, err := oci.ParseLocation("docker://"+host+"/a:1", true)
