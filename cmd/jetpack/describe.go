@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -215,18 +216,13 @@ func (c *cli) bringIn(ctx context.Context, h *host, name string, o ociOptions) (
 
 // readManifest reads a pod manifest; with strict, what it would warn of is refused.
 func (c *cli) readManifest(file string, strict bool) (*schema.PodManifest, error) {
-	in, name := c.stdin, "standard input"
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = f.Close() }() // it was only read
-		in, name = f, file
-	}
-	raw, err := io.ReadAll(io.LimitReader(in, manifest.MaxSize+1))
+	raw, err := c.readJSON(file)
 	if err != nil {
 		return nil, err
+	}
+	name := file
+	if file == "-" {
+		name = "standard input"
 	}
 	m, warnings, err := manifest.ParsePod(raw)
 	if err != nil {
@@ -239,4 +235,17 @@ func (c *cli) readManifest(file string, strict bool) (*schema.PodManifest, error
 		c.warn(name + ": " + w)
 	}
 	return m, nil
+}
+
+// readJSON reads a manifest that the user wrote, from a file or standard input (-); of one that
+// is larger than manifests are, so much that the parser refuses it.
+func (c *cli) readJSON(file string) (_ []byte, err error) {
+	in := c.stdin
+	if file != "-" {
+		if in, err = os.Open(file); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, in.Close()) }()
+	}
+	return io.ReadAll(io.LimitReader(in, manifest.MaxSize+1))
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -95,13 +94,8 @@ func (c *cli) runBuild(ctx context.Context, o *buildOptions, base string, comman
 	if err != nil {
 		return err
 	}
-	if o.saveID != "" {
-		if err := writeOut(o.saveID, func(w io.Writer) error {
-			_, err := fmt.Fprintln(w, img.ID)
-			return err
-		}); err != nil {
-			return err
-		}
+	if err := writeID(o.saveID, string(img.ID)); err != nil {
+		return err
 	}
 	_, err = fmt.Fprintln(c.stdout, img.ID)
 	return err

@@ -83,15 +83,8 @@ func (c *cli) runCreate(ctx context.Context, o createOptions) error {
 
 // readImageManifest reads an image manifest that the user wrote, from a file or
 // standard input (-), and completes it.
-func (c *cli) readImageManifest(file string) (_ []byte, err error) {
-	in := c.stdin
-	if file != "-" {
-		if in, err = os.Open(file); err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, in.Close()) }()
-	}
-	raw, err := io.ReadAll(io.LimitReader(in, manifest.MaxSize+1))
+func (c *cli) readImageManifest(file string) ([]byte, error) {
+	raw, err := c.readJSON(file)
 	if err != nil {
 		return nil, err
 	}
@@ -170,18 +163,7 @@ func (c *cli) putImage(ctx context.Context, o outputOptions, origin string, writ
 // takeInMade takes in an image that write makes. Nothing vouches for it but who made it.
 func (c *cli) takeInMade(ctx context.Context, h *host, origin string, write func(io.Writer) error) (*image.Image, error) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(extract.Memory))
-	r, w := io.Pipe()
-	written := make(chan error)
-	go func() {
-		err := write(w)
-		w.CloseWithError(err)
-		written <- err
-	}()
-	img, warnings, err := aci.Import(ctx, h.images, r, aci.ImportOptions{Origin: origin, Limits: limits(c.cfg)})
-	_ = r.Close() // it cannot fail: it ends a write that nobody reads any more
-	if writeErr := <-written; writeErr != nil && !errors.Is(writeErr, io.ErrClosedPipe) {
-		return nil, writeErr
-	}
+	img, warnings, err := aci.ImportWritten(ctx, h.images, write, aci.ImportOptions{Origin: origin, Limits: limits(c.cfg)})
 	if err != nil {
 		return nil, err
 	}

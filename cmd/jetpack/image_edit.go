@@ -68,23 +68,13 @@ func (c *cli) runEdit(ctx context.Context, h *host, img *image.Image, edits []ma
 		if img.OCI != nil {
 			return emptyImage(ctx, h, img, w, raw, compression)
 		}
-		return rewriteImage(ctx, h, img, w, raw, compression)
+		return withArchive(h, img, func(in io.Reader) error { return aci.Rewrite(ctx, w, in, raw, compression) })
 	})
 	if err != nil {
 		return err
 	}
 	c.notice("the new image has no signature; to publish it: jetpack repo add --sign KEYFILE DIR FILE")
 	return nil
-}
-
-// rewriteImage writes an image with another manifest.
-func rewriteImage(ctx context.Context, h *host, img *image.Image, w io.Writer, raw []byte, compression extract.Compression) (err error) {
-	in, err := h.images.File(img)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, in.Close()) }()
-	return aci.Rewrite(ctx, w, in, raw, compression)
 }
 
 // manifestAbove is the manifest of an ACI that adds nothing to an OCI image.

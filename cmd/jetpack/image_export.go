@@ -70,14 +70,21 @@ func newImageExportCommand(c *cli) *cobra.Command {
 func (c *cli) exporter(ctx context.Context, h *host, img *image.Image, o exportOptions) (func(io.Writer) error, error) {
 	flat := o.flat || img.OCI != nil
 	if !flat && o.compression == "" {
-		return func(w io.Writer) error { return copyArchive(h, img, w) }, nil
+		return func(w io.Writer) error {
+			return withArchive(h, img, func(in io.Reader) error {
+				_, err := io.Copy(w, in)
+				return err
+			})
+		}, nil
 	}
 	compression, err := c.compression(o.compression)
 	if err != nil {
 		return nil, err
 	}
 	if !flat {
-		return func(w io.Writer) error { return recompress(ctx, h, img, w, compression) }, nil
+		return func(w io.Writer) error {
+			return withArchive(h, img, func(in io.Reader) error { return aci.Recompress(ctx, w, in, compression) })
+		}, nil
 	}
 	latest, err := sourceDate()
 	if err != nil {
@@ -108,25 +115,14 @@ func (c *cli) compression(flag string) (extract.Compression, error) {
 	return compression, nil
 }
 
-// copyArchive writes the archive of an image as it came.
-func copyArchive(h *host, img *image.Image, w io.Writer) (err error) {
+// withArchive gives do the archive of an image as it came.
+func withArchive(h *host, img *image.Image, do func(io.Reader) error) (err error) {
 	in, err := h.images.File(img)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
-	_, err = io.Copy(w, in)
-	return err
-}
-
-// recompress writes the archive of an image compressed anew.
-func recompress(ctx context.Context, h *host, img *image.Image, w io.Writer, compression extract.Compression) (err error) {
-	in, err := h.images.File(img)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, in.Close()) }()
-	return aci.Recompress(ctx, w, in, compression)
+	return do(in)
 }
 
 // writeACI writes an image to a file that the user named, or to standard output (-).

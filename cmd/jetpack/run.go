@@ -160,7 +160,7 @@ func (c *cli) runRun(ctx context.Context, o *podOptions, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := writeUUID(o.uuidFile, run.UUID()); err != nil {
+	if err := writeID(o.uuidFile, run.UUID()); err != nil {
 		run.Kill()
 		_, waitErr := run.Wait()
 		return errors.Join(err, waitErr, run.Remove(context.WithoutCancel(ctx)))
@@ -202,14 +202,15 @@ func (c *cli) runPrepare(ctx context.Context, o *podOptions, args []string) erro
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(p.Close(), writeUUID(o.uuidFile, p.UUID)); err != nil {
+	if err := errors.Join(p.Close(), writeID(o.uuidFile, p.UUID)); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(c.stdout, p.UUID)
 	return err
 }
 
-func writeUUID(file, id string) error {
+// writeID writes an ID to the file that the user wants it in, if any.
+func writeID(file, id string) error {
 	if file == "" {
 		return nil
 	}

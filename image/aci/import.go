@@ -46,6 +46,24 @@ func ImportFile(ctx context.Context, s *image.Store, file *os.File, o ImportOpti
 	return importDraft(ctx, s, o, func(d *image.Draft) error { return d.Use(file) })
 }
 
+// ImportWritten is Import of an archive that write makes meanwhile, whose error comes before
+// what follows from it.
+func ImportWritten(ctx context.Context, s *image.Store, write func(io.Writer) error, o ImportOptions) (*image.Image, []string, error) {
+	r, w := io.Pipe()
+	written := make(chan error)
+	go func() {
+		err := write(w)
+		w.CloseWithError(err)
+		written <- err
+	}()
+	img, warnings, err := Import(ctx, s, r, o)
+	_ = r.Close() // it cannot fail: it ends a write that nobody reads any more
+	if writeErr := <-written; writeErr != nil && !errors.Is(writeErr, io.ErrClosedPipe) {
+		return nil, nil, writeErr
+	}
+	return img, warnings, err
+}
+
 // importDraft imports what fill gives a draft.
 func importDraft(ctx context.Context, s *image.Store, o ImportOptions, fill func(*image.Draft) error) (_ *image.Image, warnings []string, err error) {
 	d, err := s.Begin(ctx)

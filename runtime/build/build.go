@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"time"
@@ -193,17 +192,10 @@ func (b *Build) commit(ctx context.Context, root string, diff func() ([]storage.
 	if err != nil {
 		return nil, fmt.Errorf("build: %s: %w", ManifestFile, err)
 	}
-	return b.take(ctx, func(w io.Writer) error {
+	// It is imported as anybody else would.
+	img, warnings, err := aci.ImportWritten(ctx, b.builder.Store, func(w io.Writer) error {
 		return aci.Pack(ctx, w, raw, aci.PackOptions{Root: root, Names: names, Latest: b.options.Epoch, Compression: b.options.Compression})
-	})
-}
-
-// take has an image written and imports it, as anybody else would.
-func (b *Build) take(ctx context.Context, write func(io.Writer) error) (_ *image.Image, err error) {
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(write(w)) }()
-	defer func() { err = errors.Join(err, r.Close()) }()
-	img, warnings, err := aci.Import(ctx, b.builder.Store, r, aci.ImportOptions{Origin: "image build", Limits: b.options.Limits})
+	}, aci.ImportOptions{Origin: "image build", Limits: b.options.Limits})
 	if err != nil {
 		return nil, fmt.Errorf("build: %w", err)
 	}
@@ -318,7 +310,7 @@ func fill(ctx context.Context, root string, o Options) error {
 		return fmt.Errorf("build: the base has a %s: %w", WorkDir, err)
 	}
 	if o.Dir != "" {
-		if err := copyTree(ctx, o.Dir, nil, "", work, o.Limits); err != nil {
+		if err := copyDir(ctx, o.Dir, work, o.Limits); err != nil {
 			return fmt.Errorf("build: copy %s: %w", o.Dir, err)
 		}
 	}
@@ -328,27 +320,4 @@ func fill(ctx context.Context, root string, o Options) error {
 		}
 	}
 	return nil
-}
-
-// copyFile copies a file, or a directory with all that is in it, by its own name; where a
-// symbolic link leads to, by the link's.
-func copyFile(ctx context.Context, file, to string, l layer.Limits) error {
-	abs, err := filepath.Abs(file)
-	if err != nil {
-		return err
-	}
-	target, err := filepath.EvalSymlinks(abs)
-	if err != nil {
-		return err
-	}
-	dir, name := filepath.Split(target)
-	var names []string
-	err = filepath.WalkDir(target, func(p string, _ fs.DirEntry, err error) error {
-		names = append(names, path.Join(name, p[len(target):]))
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return copyTree(ctx, dir, names, filepath.Base(abs), to, l)
 }

@@ -2,24 +2,55 @@ package build
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"os"
-	"path"
-	"strings"
+	"path/filepath"
 
 	"github.com/jetpack-run/jetpack/image/layer"
 )
 
-// copyTree copies what is in a directory, all or only names, to another one: with its times,
-// which make(1) goes by, and root's, as everything is that a command as root finds its own.
-// The names' first component becomes as, unless that is "".
-func copyTree(ctx context.Context, from string, names []string, as, to string, l layer.Limits) (err error) {
+// copyDir copies what is in a directory to another one.
+func copyDir(ctx context.Context, from, to string, l layer.Limits) error {
+	return copyPacked(to, "", l, func(w *tar.Writer) error { return layer.Pack(ctx, w, from, nil, layer.PackOptions{}) })
+}
+
+// copyFile copies a file, or a directory with all that is in it, by its own name; where a
+// symbolic link leads to, by the link's.
+func copyFile(ctx context.Context, file, to string, l layer.Limits) error {
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return err
+	}
+	target, err := filepath.EvalSymlinks(abs)
+	if err != nil {
+		return err
+	}
+	fi, err := os.Stat(target)
+	if err != nil {
+		return err
+	}
+	as := filepath.Base(abs)
+	if fi.IsDir() {
+		return copyPacked(to, "", l, func(w *tar.Writer) error {
+			return layer.Pack(ctx, w, target, nil, layer.PackOptions{Below: as})
+		})
+	}
+	return copyPacked(to, as, l, func(w *tar.Writer) error {
+		return layer.Pack(ctx, w, filepath.Dir(target), []string{filepath.Base(target)}, layer.PackOptions{})
+	})
+}
+
+// copyPacked makes in a directory what pack writes: with its times, which make(1) goes by, and
+// root's, as everything is that a command as root finds its own. as is what the only entry is
+// called here; "" leaves names as they are.
+func copyPacked(to, as string, l layer.Limits, pack func(*tar.Writer) error) (err error) {
 	r, w := io.Pipe()
 	go func() {
 		tw := tar.NewWriter(w)
-		err := layer.Pack(ctx, tw, from, names, layer.PackOptions{})
+		err := pack(tw)
 		if err == nil {
 			err = tw.Close() // which makes it whole
 		}
@@ -46,28 +77,12 @@ func copyTree(ctx context.Context, from string, names []string, as, to string, l
 			return err
 		}
 		hdr.Uid, hdr.Gid = 0, 0
-		name, err := layer.CleanName(hdr.Name)
+		name, err := layer.CleanName(cmp.Or(as, hdr.Name))
 		if err != nil {
 			return err
-		}
-		if as != "" {
-			name, hdr.Linkname = renamed(name, as), linkName(hdr, as)
 		}
 		if err := applier.Apply(hdr, name, in); err != nil {
 			return err
 		}
 	}
-}
-
-func renamed(name, as string) string {
-	_, rest, _ := strings.Cut(name, "/")
-	return path.Join(as, rest)
-}
-
-// linkName is where a hard link leads to after the renaming, and a symbolic one as ever.
-func linkName(hdr *tar.Header, as string) string {
-	if hdr.Typeflag != tar.TypeLink {
-		return hdr.Linkname
-	}
-	return renamed(hdr.Linkname, as)
 }
