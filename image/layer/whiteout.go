@@ -57,15 +57,18 @@ const (
 	meaningless             // nothing
 )
 
+// WhiteoutPrefix begins the name of an entry that hides (OCI image-spec, layer.md,
+// "Whiteouts").
+const WhiteoutPrefix = ".wh."
+
 const (
-	whiteoutPrefix = ".wh."
-	aufsPrefix     = ".wh..wh."
-	opaqueName     = ".wh..wh..opq"
+	aufsPrefix = ".wh..wh."
+	opaqueName = ".wh..wh..opq"
 )
 
 // markOf tells what a clean name stands for, and what is hidden. Errors: ErrName.
 func markOf(name string) (m mark, hidden string, err error) {
-	if !strings.Contains(name, whiteoutPrefix) {
+	if !strings.Contains(name, WhiteoutPrefix) {
 		return noMark, "", nil
 	}
 	dir, base := path.Split(name)
@@ -73,11 +76,11 @@ func markOf(name string) (m mark, hidden string, err error) {
 		switch {
 		case strings.HasPrefix(component, aufsPrefix):
 			return meaningless, "", nil
-		case strings.HasPrefix(component, whiteoutPrefix):
+		case strings.HasPrefix(component, WhiteoutPrefix):
 			return noMark, "", fmt.Errorf("%w: below a whiteout", ErrName)
 		}
 	}
-	rest, ok := strings.CutPrefix(base, whiteoutPrefix)
+	rest, ok := strings.CutPrefix(base, WhiteoutPrefix)
 	switch {
 	case !ok:
 		return noMark, "", nil

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,8 +52,8 @@ func appcManifest(ref manifest.Ref, c *v1.ConfigFile, group string, groups []int
 	name, _, _ := strings.Cut(c.Config.User, ":")
 	m.App = &types.App{
 		Exec: slices.Concat(types.Exec(c.Config.Entrypoint), c.Config.Cmd),
-		User: first(name, "0"), Group: group, SupplementaryGIDs: groups,
-		WorkingDirectory: first(c.Config.WorkingDir, "/"),
+		User: cmp.Or(name, "0"), Group: group, SupplementaryGIDs: groups,
+		WorkingDirectory: cmp.Or(c.Config.WorkingDir, "/"),
 	}
 	if !path.IsAbs(m.App.WorkingDirectory) {
 		m.App.WorkingDirectory = path.Join("/", m.App.WorkingDirectory)
@@ -73,15 +74,6 @@ func appcManifest(ref manifest.Ref, c *v1.ConfigFile, group string, groups []int
 
 // variable is what the specification lets the name of an environment variable be.
 var variable = lazyregexp.New(`^[A-Za-z_][A-Za-z_0-9.-]*$`)
-
-func first(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
-}
 
 // architecture is the word that the App Container specification has for a platform.
 func architecture(c *v1.ConfigFile) (string, error) {
@@ -113,7 +105,7 @@ func mountPoints(c *v1.ConfigFile, warnings []string) (points []types.MountPoint
 // acName makes an AC Name of letters and digits of s, one that is not taken yet.
 func acName(s, otherwise string, taken map[types.ACName]bool) types.ACName {
 	parts := strings.FieldsFunc(strings.ToLower(s), func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') })
-	base := first(strings.Join(parts, "-"), otherwise)
+	base := cmp.Or(strings.Join(parts, "-"), otherwise)
 	name := types.ACName(base)
 	for n := 2; taken[name]; n++ {
 		name = types.ACName(fmt.Sprintf("%s-%d", base, n))
@@ -127,7 +119,7 @@ func ports(c *v1.ConfigFile, warnings []string) (list []types.Port, _ []string) 
 	taken := map[types.ACName]bool{}
 	for _, spec := range slices.Sorted(maps.Keys(c.Config.ExposedPorts)) {
 		numbers, protocol, _ := strings.Cut(spec, "/")
-		protocol = first(strings.ToLower(protocol), "tcp")
+		protocol = cmp.Or(strings.ToLower(protocol), "tcp")
 		low, high, isRange := strings.Cut(numbers, "-")
 		from, err := strconv.ParseUint(low, 10, 16)
 		to := from
@@ -171,7 +163,7 @@ func annotations(c *v1.ConfigFile, warnings []string) (list types.Annotations, _
 	if !c.Created.IsZero() {
 		set("created", c.Created.UTC().Format(time.RFC3339))
 	}
-	set("authors", first(c.Author, c.Config.Labels["org.opencontainers.image.authors"]))
+	set("authors", cmp.Or(c.Author, c.Config.Labels["org.opencontainers.image.authors"]))
 	set("homepage", httpURL(c.Config.Labels["org.opencontainers.image.url"]))
 	set("documentation", httpURL(c.Config.Labels["org.opencontainers.image.documentation"]))
 	if _, err := signal.ParseSignal(c.Config.StopSignal); err == nil {

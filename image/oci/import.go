@@ -167,9 +167,9 @@ func chainIDs(diffIDs []v1.Hash) (ids []string) {
 	return ids
 }
 
-// id is the image ID.
-func (i *importer) id() image.ID {
-	sum := sha512.Sum512(i.config)
+// imageID is the ID of the image with a configuration.
+func imageID(config []byte) image.ID {
+	sum := sha512.Sum512(config)
 	return image.ID("sha512-" + hex.EncodeToString(sum[:]))
 }
 
@@ -218,7 +218,7 @@ func (i *importer) bring(ctx context.Context) (_ *image.Image, warnings []string
 		return nil, nil, err
 	}
 	img := image.Image{
-		ID: i.id(), Manifest: raw, Origin: i.origin, Imported: time.Now().UTC(), Insecure: i.Insecure,
+		ID: imageID(i.config), Manifest: raw, Origin: i.origin, Imported: time.Now().UTC(), Insecure: i.Insecure,
 		Compression: string(extract.None), FileSize: int64(len(i.config)),
 		OCI: &image.OCI{Digest: i.manifest, Config: i.config, Layers: layers},
 	}
@@ -343,7 +343,7 @@ func (i *importer) receive(ctx context.Context, n int) (_ *arrival, err error) {
 	if err := errors.Join(err, metered.Close()); err != nil {
 		return nil, err
 	}
-	a.digest = "sha256:" + hex.EncodeToString(hash.Sum(nil))
+	a.digest = sum(hash).String()
 	switch {
 	case size >= 0 && (a.size != size || a.digest != b.Digest.String()):
 		return nil, fmt.Errorf("%w: what comes for %s is %s, of %d bytes instead of %d", ErrFormat, b.Digest, a.digest, a.size, size)

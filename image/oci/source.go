@@ -2,6 +2,7 @@ package oci
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -254,7 +255,7 @@ func findInLayout(ctx context.Context, in files, l Location, platforms []v1.Plat
 	if err != nil {
 		return nil, err
 	}
-	f.ref = l.named(first(d.Annotations[containerdName], d.Annotations[refName]))
+	f.ref = l.named(cmp.Or(d.Annotations[containerdName], d.Annotations[refName]))
 	return f, nil
 }
 
@@ -288,7 +289,7 @@ func entry(index *v1.IndexManifest, l Location, platforms []v1.Platform) (v1.Des
 	}
 	switch {
 	case len(some.Manifests) == 0:
-		return v1.Descriptor{}, fmt.Errorf("%w: %s names %s", ErrNotFound, filepath.Join(l.path, "index.json"), first(strings.Join(names, ", "), "none with a name"))
+		return v1.Descriptor{}, fmt.Errorf("%w: %s names %s", ErrNotFound, filepath.Join(l.path, "index.json"), cmp.Or(strings.Join(names, ", "), "none with a name"))
 	case len(some.Manifests) == 1:
 		return some.Manifests[0], nil
 	case l.tag == "" && len(names) > 1:
@@ -316,7 +317,7 @@ func findInDocker(in files, l Location) (*found, error) {
 		if err != nil {
 			return nil, err
 		}
-		f := &found{top: digestOf(config), config: config, ref: l.named(first(append(img.RepoTags, "")...))}
+		f := &found{top: digestOf(config), config: config, ref: l.named(cmp.Or(append(img.RepoTags, "")...))}
 		there = append(there, append(img.RepoTags, f.top)...)
 		if !img.is(l, f.top, len(doc.Images) == 1) {
 			continue

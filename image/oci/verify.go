@@ -3,7 +3,6 @@ package oci
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -22,8 +21,7 @@ func Verify(ctx context.Context, s *image.Store, img *image.Image, l layer.Limit
 	if err := s.Check(ctx, img); err != nil {
 		return nil, err
 	}
-	i := &importer{found: &found{config: img.OCI.Config}}
-	if i.id() != img.ID {
+	if imageID(img.OCI.Config) != img.ID {
 		return nil, fmt.Errorf("image %s: %w: its configuration is not what was imported; import it again", img.ID.Short(), image.ErrDamaged)
 	}
 	for _, kept := range img.OCI.Layers {
@@ -71,7 +69,7 @@ func verifyLayer(ctx context.Context, s *image.Store, kept image.Layer, l layer.
 	if _, err := io.Copy(content, io.LimitReader(r, extract.MaxSize(l)+1)); err != nil {
 		return fmt.Errorf("%w: %w", wrong, err)
 	}
-	if "sha256:"+hex.EncodeToString(raw.Sum(nil)) != kept.Digest || "sha256:"+hex.EncodeToString(content.Sum(nil)) != kept.DiffID {
+	if sum(raw).String() != kept.Digest || sum(content).String() != kept.DiffID {
 		return wrong
 	}
 	return nil

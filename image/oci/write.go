@@ -2,6 +2,7 @@ package oci
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -228,7 +229,7 @@ func (e Exporter) contents(ctx context.Context, changes []storage.Change, root s
 		err = e.Store.WithRoot(ctx, below, func(old string) error { return addTouched(ctx, listed, old, root) })
 	}
 	for name := range listed {
-		if strings.HasPrefix(path.Base(name), whiteoutPrefix) {
+		if strings.HasPrefix(path.Base(name), layer.WhiteoutPrefix) {
 			return nil, nil, fmt.Errorf("%w: %q would delete a file in it", ErrNoOCI, name)
 		}
 		names = append(names, name)
@@ -236,15 +237,11 @@ func (e Exporter) contents(ctx context.Context, changes []storage.Change, root s
 	return names, deleted, err
 }
 
-// whiteoutPrefix begins the name of an entry that deletes (OCI image-spec, layer.md,
-// "Whiteouts").
-const whiteoutPrefix = ".wh."
-
 // writeWhiteouts writes entries that delete what lower layers have.
 func writeWhiteouts(w *tar.Writer, deleted []string) error {
 	for _, name := range deleted {
 		dir, base := path.Split(name)
-		hdr := &tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: dir + whiteoutPrefix + base, ModTime: time.Unix(0, 0)}
+		hdr := &tar.Header{Format: tar.FormatPAX, Typeflag: tar.TypeReg, Name: dir + layer.WhiteoutPrefix + base, ModTime: time.Unix(0, 0)}
 		if err := w.WriteHeader(hdr); err != nil {
 			return err
 		}
@@ -302,9 +299,10 @@ func keptImage(kept *image.OCI, layers []v1.Layer) (v1.Image, error) {
 	if slices.ContainsFunc(kept.Layers, func(l image.Layer) bool { return strings.HasPrefix(l.MediaType, "application/vnd.docker.") }) {
 		m.MediaType, m.Config.MediaType = types.DockerManifestSchema2, types.DockerConfigJSON
 	}
-	digest := sha256.Sum256(kept.Config)
-	m.Config.Digest = v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(digest[:])}
-	m.Config.Size = int64(len(kept.Config))
+	var err error
+	if m.Config.Digest, m.Config.Size, err = v1.SHA256(bytes.NewReader(kept.Config)); err != nil {
+		return nil, err
+	}
 	for _, l := range layers {
 		d, err := partial.Descriptor(l)
 		if err != nil {

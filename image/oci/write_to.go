@@ -29,9 +29,6 @@ import (
 	"github.com/jetpack-run/jetpack/internal/atomicfile"
 )
 
-// refAnnotation is by what an image of a layout is found (OCI image-spec, annotations.md).
-const refAnnotation = "org.opencontainers.image.ref.name"
-
 // WriteLayout adds an image to the layout in a directory (OCI image-spec,
 // image-layout.md), in the place of one of the same name; a directory that is not there, or
 // empty, becomes one. What fails leaves no image there, but maybe blobs that no image has.
@@ -78,7 +75,7 @@ func (x *Export) descriptor(ref string) (v1.Descriptor, error) {
 		return v1.Descriptor{}, err
 	}
 	d.ArtifactType = "" // the library has the media type of the configuration there
-	d.Platform, d.Annotations = &x.Platform, map[string]string{refAnnotation: ref}
+	d.Platform, d.Annotations = &x.Platform, map[string]string{refName: ref}
 	return *d, nil
 }
 
