@@ -36,7 +36,9 @@ func newBench(t *testing.T) *bench {
 		b.make = "make"
 	}
 	for _, d := range []string{"images", "examples", "share"} {
-		b.copyTracked(t, d)
+		if err := os.CopyFS(filepath.Join(b.dir, d), os.DirFS(filepath.Join(top, d))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	bin := testenv.Program(t, "jetpack", "github.com/jetpack-run/jetpack/cmd/jetpack")
 	mdc := testenv.Program(t, "ac-mdc", "github.com/jetpack-run/jetpack/cmd/ac-mdc")
@@ -70,15 +72,6 @@ func newBench(t *testing.T) *bench {
 		}
 	})
 	return b
-}
-
-// copyTracked copies a directory without what its makefiles have made.
-func (b *bench) copyTracked(t *testing.T, name string) {
-	t.Helper()
-	src, dst := filepath.Join(top, name), filepath.Join(b.dir, name)
-	if err := os.CopyFS(dst, os.DirFS(src)); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // run runs a command and gives what it prints.
