@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -212,12 +213,16 @@ func (a action) recovers(t *testing.T, p *place) {
 
 func TestFaults(t *testing.T) {
 	testenv.Root(t)
-	all := new(imagetest.Faults)
+	var all []*imagetest.Faults
+	t.Cleanup(func() { everyStepFailed(t, all) }) // after those that run in parallel
 	for _, a := range actions {
 		for _, mode := range []imagetest.Mode{imagetest.Before, imagetest.After, imagetest.Onwards, imagetest.Full} {
+			faults := new(imagetest.Faults)
+			all = append(all, faults)
 			t.Run(fmt.Sprintf("%s/%s", a.name, mode), func(t *testing.T) {
+				t.Parallel()
 				template := a.template(t)
-				for k := 1; a.fail(t, template, all, mode, k); k++ {
+				for k := 1; a.fail(t, template, faults, mode, k); k++ {
 					if k == maxOps {
 						t.Fatal("no end of operations")
 					}
@@ -225,14 +230,18 @@ func TestFaults(t *testing.T) {
 			})
 		}
 	}
-	// Every step that the sources name was made to fail.
+}
+
+// everyStepFailed checks that every step that the sources name was made to fail.
+func everyStepFailed(t *testing.T, all []*imagetest.Faults) {
+	t.Helper()
 	for _, dir := range []string{".", "aci", "oci"} {
 		steps, err := imagetest.Steps(dir)
 		if err != nil || len(steps) == 0 {
 			t.Fatal(steps, err)
 		}
 		for _, step := range steps {
-			if !all.Seen(step) {
+			if !slices.ContainsFunc(all, func(f *imagetest.Faults) bool { return f.Seen(step) }) {
 				t.Errorf("step %q was never driven", step)
 			}
 		}
@@ -342,6 +351,7 @@ func TestKill(t *testing.T) {
 	testenv.Root(t)
 	for _, a := range actions {
 		t.Run(a.name, func(t *testing.T) {
+			t.Parallel()
 			template := a.template(t)
 			for k := 1; a.kill(t, template, k); k++ {
 				if k == maxOps {

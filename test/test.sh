@@ -36,6 +36,7 @@ step "base images for the examples"
 
 step "tests, with the race detector"
 # -count=1: what a test runs as a command is not seen by the cache. -p 1: the privileged suites measure and count what is on the host.
+export GORACE=atexit_sleep_ms=10 # not a second at the end of each process that a test starts of itself
 measured='/test/(hostile|render)$' # memory and time are, which the race detector multiplies
 go list ./... | grep -vE "$measured" | CGO_ENABLED=1 xargs go test -race -count=1 -p 1 -timeout 20m -json >"$cache/test.json" 2>"$cache/test.err" || failed=1
 go list ./... | grep -E "$measured" | CGO_ENABLED=0 xargs go test -count=1 -p 1 -timeout 20m -json >>"$cache/test.json" 2>>"$cache/test.err" || failed=1
