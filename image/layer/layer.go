@@ -8,7 +8,8 @@
 // up the tree and under which names. What stood in the directory before is
 // replaced, as in an upper layer over a lower one; what the same archive made is
 // never replaced: an archive that contradicts itself is refused. No symbolic link
-// is ever followed, wherever it points and whoever made it.
+// is ever followed, wherever it points and whoever made it; only the names in an OCI layer are
+// first rid of the links of lower layers (NewOCIApplier).
 //
 // A Checker tells what an Applier would refuse without touching a file system. A
 // Filter restricts an Applier to a Whitelist, and Prune a finished tree. OCI layers,
@@ -79,13 +80,14 @@ type ApplyFunc func(hdr *tar.Header, name string, r io.Reader) error
 // Applier applies the entries of one archive to one directory. It is not safe
 // for concurrent use. After an error the directory is to be thrown away.
 type Applier struct {
-	checker *Checker
-	filter  *Filter // nil lets everything pass
-	root    int
-	device  uint64           // of the top directory
-	times   map[key]unixTime // of directories that have an entry
-	parent  directory        // of the last entry
-	buf     []byte           // for the contents of files
+	checker  *Checker
+	filter   *Filter // nil lets everything pass
+	root     int
+	device   uint64           // of the top directory
+	times    map[key]unixTime // of directories that have an entry
+	parent   directory        // of the last entry
+	resolved resolved         // of OCI layers, the last one
+	buf      []byte           // for the contents of files
 }
 
 // directory is an open directory below the top one, which is ".".
@@ -183,6 +185,12 @@ func (a *Applier) Apply(hdr *tar.Header, name string, r io.Reader) error {
 func (a *Applier) Warnings() []string { return a.checker.Warnings() }
 
 func (a *Applier) apply(hdr *tar.Header, name string, r io.Reader) error {
+	if a.checker.oci {
+		var err error
+		if hdr, name, err = a.resolve(hdr, name); err != nil {
+			return err
+		}
+	}
 	if err := a.checker.admit(hdr, name); err != nil {
 		return err
 	}

@@ -35,8 +35,8 @@ func NewOCIChecker(l Limits) (*Checker, error) {
 //     such as a symbolic link;
 //   - a name may be there several times, always as a directory or never: the last wins;
 //   - parents are not replaced: an entry below what lower layers have as a symbolic link
-//     or a file is ErrThroughLink, unless an entry of the layer makes it a directory
-//     before.
+//     is made where that leads to inside dir, as Docker and containerd do; below a file it is
+//     ErrThroughLink; unless an entry of the layer makes it a directory before.
 //
 // All else is as NewApplier has it.
 func NewOCIApplier(dir *os.File, l Limits) (*Applier, error) {

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -109,14 +111,17 @@ func TestOCILayer(t *testing.T) {
 		{"the last of several", []entry{dir("a"), file("f", "1"), dir("a"), link("f", "2")}, "a/ a/d/ a/d/y=low a/x=low b/ b/z=low f->2 g=low in->a out->../canary", nil},
 		{"a directory in place of a link", []entry{dir("in"), file("in/n", "new")}, "a/ a/d/ a/d/y=low a/x=low b/ b/z=low f=low g=low in/ in/n=new out->../canary", nil},
 
-		{"below a lower link", []entry{file("out/n", "new")}, "", ErrThroughLink},
-		{"below a lower link inside", []entry{file("in/n", "new")}, "", ErrThroughLink},
+		{"below a lower link", []entry{file("in/n", "new")}, "a/ a/d/ a/d/y=low a/n=new a/x=low b/ b/z=low f=low g=low in->a out->../canary", nil},
+		{"below a lower link that leads out", []entry{file("out/n", "new")}, all[:len(all)-len(" f=low g=low in->a out->../canary")] + " canary/ canary/n=new f=low g=low in->a out->../canary", nil},
 		{"below a lower file", []entry{file("f/n", "new")}, "", ErrThroughLink},
-		{"whiteout below a lower link", []entry{file("out/.wh.secret", "")}, "", ErrThroughLink},
-		{"whiteout deep below a lower link", []entry{file("out/sub/.wh.secret", "")}, "", ErrThroughLink},
-		{"opaque lower link", []entry{opq("out/")}, "", ErrThroughLink},
+		{"whiteout below a lower link", []entry{file("out/.wh.secret", ""), file("in/.wh.x", "")}, "a/ a/d/ a/d/y=low" + rest, nil},
+		{"whiteout deep below a lower link", []entry{file("out/sub/.wh.secret", "")}, all, nil},
+		{"opaque lower link", []entry{opq("out/"), opq("in/")}, "a/" + rest, nil},
+		{"a link whose name comes twice", []entry{file("in/n", "new"), dir("in"), file("in/n", "other")}, "a/ a/d/ a/d/y=low a/n=new a/x=low b/ b/z=low f=low g=low in/ in/n=other out->../canary", nil},
+		{"hard link below a lower link", []entry{hard("in/h", "in/x"), file("h/.wh.x", "")}, "a/ a/d/ a/d/y=low a/h=low a/x=low" + rest, nil},
 		{"opaque link of the layer", []entry{link("l", "../canary"), opq("l/")}, "", ErrThroughLink},
 		{"whiteout below a link of the layer", []entry{link("l", "../canary"), file("l/.wh.secret", "")}, "", ErrThroughLink},
+		{"a link of the layer that a lower one leads to", []entry{file(".wh.a", ""), link("a", "../canary"), file("in/n", "new")}, "", ErrThroughLink},
 		{"whiteout of ..", []entry{file("a/.wh...", "")}, "", ErrName},
 		{"whiteout of .", []entry{file("a/.wh..", "")}, "", ErrName},
 		{"whiteout of nothing", []entry{file("a/.wh.", "")}, "", ErrName},
@@ -162,5 +167,46 @@ func TestOCILimits(t *testing.T) {
 	}
 	if err := check(file(".wh.c", "")); !errors.Is(err, ErrTooManyEntries) {
 		t.Error(err)
+	}
+}
+
+// Links are followed inside the top directory as a kernel would do whose root it is.
+func TestOCIThroughLinks(t *testing.T) {
+	lower := []entry{
+		file("a/b/f", ""), link("abs", "/a"), link("a/up", "../../a/b"), link("chain", "./abs//up/."), link("gone", "new/dir/.."),
+		link("loop", "loop"), link("far", "0"), link("file", "a/b/f"), link("over", "a/gone/../../../../x"),
+	}
+	for i := range 50 {
+		lower = append(lower, link(strconv.Itoa(i), strconv.Itoa(i+1)))
+	}
+	for _, tt := range []struct {
+		name, made string // "" if it is ErrThroughLink
+	}{
+		{"abs/n", "a/n"},
+		{"abs/b/n", "a/b/n"},
+		{"a/up/n", "a/b/n"},
+		{"chain/n", "a/b/n"},
+		{"chain/deep/n", "a/b/deep/n"},
+		{"gone/n", "new/n"},
+		{"over/n", "x/n"},
+		{"20/n", "50/n"},
+		{"far/n", ""},
+		{"loop/n", ""},
+		{"file/n", ""},
+		{"a/b/f/n", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSandbox(t)
+			if err := s.applyOCI(t, lower...); err != nil {
+				t.Fatal(err)
+			}
+			err := s.applyOCI(t, file(tt.name, "new"), file(path.Dir(tt.name)+"/m", "new"))
+			if errors.Is(err, ErrThroughLink) != (tt.made == "") {
+				t.Fatal(err)
+			}
+			if got := s.paths(t); tt.made != "" && (!strings.Contains(got, tt.made+"=new") || !strings.Contains(got, path.Dir(tt.made)+"/m=new")) {
+				t.Errorf("no %s in %s", tt.made, got)
+			}
+		})
 	}
 }
