@@ -4,13 +4,15 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 )
 
 // RoundTripper makes the requests of a library that speaks a protocol of its own with
 // host ("name" or "name:port"), within the bounds of this package: plain http is for host
-// alone, and only where it is permitted; whatever else host names or redirects to has to be
-// public, and is sent nothing that authenticates but what the library means for it.
+// alone, and only where it is permitted; whatever else it names or redirects to has to be
+// public, or on another port of host, and is sent nothing that authenticates but what the
+// library means for it.
 // limit says how long the body of an answer may be, in bytes.
 func (c *Client) RoundTripper(host string, limit func(*http.Request) int64) http.RoundTripper {
 	return roundTripper{c, host, limit}
@@ -24,11 +26,11 @@ type roundTripper struct {
 
 // RoundTrip makes one request. Errors are those of Client.Get.
 func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
-	foreign := !strings.EqualFold(req.URL.Host, t.host)
+	foreign := !strings.EqualFold(req.URL.Hostname(), (&url.URL{Host: t.host}).Hostname())
 	if err := t.checkScheme(req.URL); err != nil {
 		return nil, failed(req.URL, err)
 	}
-	if foreign && req.URL.Scheme == "http" {
+	if !strings.EqualFold(req.URL.Host, t.host) && req.URL.Scheme == "http" {
 		return nil, failed(req.URL, fmt.Errorf("%w, and only with %s", ErrInsecure, t.host))
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
