@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -90,6 +91,7 @@ func (c *cli) runBuild(ctx context.Context, o *buildOptions, base string, comman
 		return err
 	}
 	interrupts.mind(running.Run)
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(extract.Memory))
 	img, err := running.Finish(ctx)
 	if err != nil {
 		return err
