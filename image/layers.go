@@ -22,6 +22,8 @@ type OCI struct {
 	// Digest is that of the image's manifest as it came, "sha256:" and hexadecimal
 	// digits; "" when it came without one (a docker-archive).
 	Digest string `json:"digest,omitempty"`
+	// Manifest is that manifest, base64 in the index; nil when it came without one.
+	Manifest []byte `json:"manifest,omitempty"`
 	// Config is the very bytes of the image's configuration, base64 in the index. The
 	// image ID is their SHA-512: by the diff IDs they pin every byte of the root,
 	// however the layers were compressed on their way.

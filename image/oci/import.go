@@ -220,7 +220,10 @@ func (i *importer) bring(ctx context.Context) (_ *image.Image, warnings []string
 	img := image.Image{
 		ID: imageID(i.config), Manifest: raw, Origin: i.origin, Imported: time.Now().UTC(), Insecure: i.Insecure,
 		Compression: string(extract.None), FileSize: int64(len(i.config)),
-		OCI: &image.OCI{Digest: i.manifest, Config: i.config, Layers: layers},
+		OCI: &image.OCI{Manifest: i.manifest, Config: i.config, Layers: layers},
+	}
+	if i.manifest != nil {
+		img.OCI.Digest = digestOf(i.manifest)
 	}
 	for _, l := range layers {
 		img.Size += l.Content

@@ -65,7 +65,7 @@ func helper(t *testing.T, host, user, password string) {
 	t.Helper()
 	dir := t.TempDir()
 	script := fmt.Sprintf("#!/bin/sh\n[ $1 = get ] && [ $(cat) = %s ] && echo '{\"Username\":%q,\"Secret\":%q}'\n", host, user, password)
-	if err := os.WriteFile(filepath.Join(dir, "docker-credential-test"), []byte(script), 0o755); err != nil { //nolint:gosec // it is run
+	if err := os.WriteFile(filepath.Join(dir, "docker-credential-test"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	config := fmt.Sprintf(`{"credHelpers": {%q: "test"}}`, host)

@@ -23,7 +23,7 @@ import (
 // found is an image that a location was found to be.
 type found struct {
 	top      string // the digest of what the location named: an index, a manifest, or a configuration
-	manifest string // the digest of the manifest, "" if there is none
+	manifest []byte // nil if there is none
 	ref      manifest.Ref
 	config   []byte
 	layers   []blob // the lowest first
@@ -81,7 +81,7 @@ func (open opener) resolve(ctx context.Context, raw []byte, d v1.Descriptor, pla
 			return nil, err
 		}
 		if m := doc.manifest; m != nil {
-			f.manifest = digestOf(raw)
+			f.manifest = raw
 			return f, open.complete(ctx, f, m)
 		}
 		if d, err = choose(doc.index, platforms); err != nil {

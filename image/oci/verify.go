@@ -14,15 +14,15 @@ import (
 	"github.com/jetpack-run/jetpack/internal/treecmp"
 )
 
-// Verify hashes what is kept of an OCI image once more: its configuration, and its
-// layers as they came and uncompressed. With deep it also applies all layers again and
+// Verify hashes what is kept of an OCI image once more: its manifest and configuration, and
+// its layers as they came and uncompressed. With deep it also applies all layers again and
 // tells in what the sealed tree differs: a lost path is Deleted. Errors: image.ErrDamaged.
 func Verify(ctx context.Context, s *image.Store, img *image.Image, l layer.Limits, deep bool) (_ []storage.Change, err error) {
 	if err := s.Check(ctx, img); err != nil {
 		return nil, err
 	}
-	if imageID(img.OCI.Config) != img.ID {
-		return nil, fmt.Errorf("image %s: %w: its configuration is not what was imported; import it again", img.ID.Short(), image.ErrDamaged)
+	if imageID(img.OCI.Config) != img.ID || img.OCI.Manifest != nil && digestOf(img.OCI.Manifest) != img.OCI.Digest {
+		return nil, fmt.Errorf("image %s: %w: its configuration or its manifest is not what was imported; import it again", img.ID.Short(), image.ErrDamaged)
 	}
 	for _, kept := range img.OCI.Layers {
 		if err := verifyLayer(ctx, s, kept, l); err != nil {

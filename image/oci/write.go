@@ -3,6 +3,7 @@ package oci
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -291,30 +292,48 @@ type keptCore struct {
 	layers   []v1.Layer
 }
 
-// keptImage gives an image with the configuration and the layers that it came with.
+// keptImage gives an image with the configuration and the layers that it came with, and the
+// very manifest, unless a layer that is shared has come compressed in another way before.
 func keptImage(kept *image.OCI, layers []v1.Layer) (v1.Image, error) {
+	raw, doc := kept.Manifest, document{}
+	if raw != nil {
+		var err error
+		if doc, err = parseDocument(raw, ""); err != nil {
+			return nil, err
+		}
+	}
+	m := doc.manifest
+	same := func(d v1.Descriptor, l image.Layer) bool { return d.Digest.String() == l.Digest }
+	if m == nil || !slices.EqualFunc(m.Layers, kept.Layers, same) {
+		var err error
+		if m, raw, err = newManifest(kept, layers); err != nil {
+			return nil, err
+		}
+	}
+	return partial.CompressedToImage(&keptCore{kept.Config, raw, cmp.Or(m.MediaType, types.OCIManifestSchema1), layers})
+}
+
+// newManifest makes the manifest of an image with the configuration and the layers that it
+// came with.
+func newManifest(kept *image.OCI, layers []v1.Layer) (_ *v1.Manifest, raw []byte, err error) {
 	m := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Layers: []v1.Descriptor{}}
 	m.Config = v1.Descriptor{MediaType: types.OCIConfigJSON}
 	// Docker's words are for images that have them: mixing is what some tools refuse.
 	if slices.ContainsFunc(kept.Layers, func(l image.Layer) bool { return strings.HasPrefix(l.MediaType, "application/vnd.docker.") }) {
 		m.MediaType, m.Config.MediaType = types.DockerManifestSchema2, types.DockerConfigJSON
 	}
-	var err error
 	if m.Config.Digest, m.Config.Size, err = v1.SHA256(bytes.NewReader(kept.Config)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, l := range layers {
 		d, err := partial.Descriptor(l)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		m.Layers = append(m.Layers, *d)
 	}
-	raw, err := json.Marshal(m)
-	if err != nil {
-		return nil, err
-	}
-	return partial.CompressedToImage(&keptCore{kept.Config, raw, m.MediaType, layers})
+	raw, err = json.Marshal(m)
+	return &m, raw, err
 }
 
 func (k *keptCore) RawConfigFile() ([]byte, error)      { return k.config, nil }

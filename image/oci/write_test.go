@@ -3,6 +3,7 @@ package oci_test
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"io"
@@ -20,7 +21,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/vbatts/go-mtree"
 
@@ -28,6 +31,7 @@ import (
 	"github.com/jetpack-run/jetpack/image/aci"
 	"github.com/jetpack-run/jetpack/image/aci/acitest"
 	"github.com/jetpack-run/jetpack/image/oci"
+	"github.com/jetpack-run/jetpack/image/oci/ocitest"
 	"github.com/jetpack-run/jetpack/internal/httpclient"
 	"github.com/jetpack-run/jetpack/internal/manifest"
 )
@@ -429,4 +433,47 @@ func asJSON(t *testing.T, v any) string {
 		t.Fatal(err)
 	}
 	return string(raw)
+}
+
+// An image that came with a manifest leaves with that manifest, byte for byte; unless one of its
+// layers is here already, compressed in another way.
+func TestSameManifest(t *testing.T) {
+	s, dir := newPlace(t), t.TempDir()
+	annotated := func(l v1.Layer) v1.Image {
+		return mutate.Annotations(ocitest.Image(t, nil, l), map[string]string{"org.example": "kept"}).(v1.Image)
+	}
+	was := ocitest.Layout(t, dir, "1", annotated(base(t)))
+	img := s.mustLoad(t, "oci:"+dir, options())
+	if img.OCI.Digest != was {
+		t.Fatalf("digest %s, want %s", img.OCI.Digest, was)
+	}
+	x := s.open(t, img)
+	if got := digest(t, x); got != was {
+		t.Errorf("it leaves as %s, and came as %s", got, was)
+	}
+	if err := validate.Image(x); err != nil {
+		t.Error(err)
+	}
+	again := filepath.Join(t.TempDir(), "layout")
+	if err := oci.WriteLayout(again, x, "again:1"); err != nil {
+		t.Fatal(err)
+	}
+	if img := newPlace(t).mustLoad(t, "oci:"+again, options()); img.OCI.Digest != was {
+		t.Errorf("it comes back as %s, and was %s", img.OCI.Digest, was)
+	}
+	larger, err := tarball.LayerFromOpener(base(t).Uncompressed, tarball.WithCompressionLevel(gzip.NoCompression), tarball.WithMediaType(types.OCILayer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := t.TempDir()
+	ocitest.Layout(t, other, "1", ocitest.Image(t, func(c *v1.ConfigFile) { c.Author = "another" }, larger))
+	shared := newPlace(t)
+	shared.mustLoad(t, "oci:"+other, options())
+	y := shared.open(t, shared.mustLoad(t, "oci:"+dir, options()))
+	if err := validate.Image(y); err != nil {
+		t.Error(err)
+	}
+	if digest(t, y) == was {
+		t.Error("it has a layer that is not in its manifest")
+	}
 }
