@@ -13,8 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxFollowed is how many links one name may lead through, as for the kernel.
-const maxFollowed = 40
+// What one name may lead through: as many links as the kernel goes, and of all their targets so
+// many bytes, for each costs what a name of that length does.
+const (
+	maxFollowed = 40
+	maxTargets  = unix.PathMax
+)
 
 // resolved is what a directory's name has led to.
 type resolved struct{ name, to string }
@@ -64,7 +68,7 @@ func (a *Applier) resolveDir(name string) (string, error) {
 	}
 	d, err := a.openTop()
 	defer func() { closeDir(d.fd) }()
-	links := 0
+	links, length := 0, 0
 	for rest := strings.Split(name, "/"); len(rest) > 0 && err == nil; {
 		base := rest[0]
 		rest = rest[1:]
@@ -81,9 +85,11 @@ func (a *Applier) resolveDir(name string) (string, error) {
 			d = directory{fd, at}
 		case errors.Is(err, unix.ENOENT): // it is to be made; .. does not lead out
 			return path.Join("/", at, path.Join(rest...))[1:], nil
-		case isNoDirectory(err) && links < maxFollowed && a.checker.known[keyOf(at)] == 0:
-			links++
-			rest, err = a.follow(&d, base, rest)
+		case isNoDirectory(err) && links < maxFollowed && length < maxTargets && a.checker.known[keyOf(at)] == 0:
+			var target string
+			target, err = a.follow(&d, base)
+			links, length = links+1, length+len(target)
+			rest = append(names(target), rest...)
 		}
 	}
 	if isNoDirectory(err) {
@@ -92,25 +98,27 @@ func (a *Applier) resolveDir(name string) (string, error) {
 	return d.name, err
 }
 
-// follow gives the names to go from d on, after the link base in it.
-func (a *Applier) follow(d *directory, base string, rest []string) ([]string, error) {
+// follow gives the target of the link base in d; an absolute one begins at the top, where d is
+// then.
+func (a *Applier) follow(d *directory, base string) (string, error) {
 	buf := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(d.fd, base, buf)
 	if errors.Is(err, unix.EINVAL) {
-		return nil, unix.ENOTDIR // it is none
+		return "", unix.ENOTDIR // it is none
+	}
+	if err == nil && n > 0 && buf[0] == '/' {
+		err = a.reopen(d, ".")
 	}
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	target := string(buf[:n])
-	if path.IsAbs(target) {
-		if err := a.reopen(d, "."); err != nil {
-			return nil, err
-		}
-	}
-	names := strings.FieldsFunc(target, func(r rune) bool { return r == '/' })
-	names = slices.DeleteFunc(names, func(s string) bool { return s == "." })
-	return append(names, rest...), nil
+	return string(buf[:n]), nil
+}
+
+// names gives the components of a path that matter.
+func names(target string) []string {
+	all := strings.Split(target, "/")
+	return slices.DeleteFunc(all, func(s string) bool { return s == "" || s == "." })
 }
 
 // reopen has d be another directory, to which no link leads.

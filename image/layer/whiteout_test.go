@@ -5,6 +5,7 @@ package layer
 import (
 	"archive/tar"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -179,6 +180,9 @@ func TestOCIThroughLinks(t *testing.T) {
 	for i := range 50 {
 		lower = append(lower, link(strconv.Itoa(i), strconv.Itoa(i+1)))
 	}
+	for i := range 20 { // as long as a path may be together, and longer
+		lower = append(lower, link(fmt.Sprintf("long%d", i), strings.Repeat("./", 400)+fmt.Sprintf("long%d", i+1)))
+	}
 	for _, tt := range []struct {
 		name, made string // "" if it is ErrThroughLink
 	}{
@@ -191,6 +195,8 @@ func TestOCIThroughLinks(t *testing.T) {
 		{"over/n", "x/n"},
 		{"20/n", "50/n"},
 		{"far/n", ""},
+		{"long17/n", "long20/n"},
+		{"long1/n", ""},
 		{"loop/n", ""},
 		{"file/n", ""},
 		{"a/b/f/n", ""},
