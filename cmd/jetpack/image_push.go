@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/vbauerster/mpb/v8"
@@ -77,12 +78,17 @@ func (c *cli) pushMeter(location string) (progress func(complete, total int64), 
 		}, func() {}
 	}
 	var bar *mpb.Bar
+	last := time.Now()
 	return func(complete, total int64) {
 		if bar == nil {
 			bar = c.newBar(location, total)
 		}
-		bar.SetTotal(total, complete == total)
-		bar.SetCurrent(complete)
+		// News comes in bursts, which say nothing of the rate.
+		if since := time.Since(last); since > time.Second/2 || complete == total {
+			bar.EwmaSetCurrent(complete, since)
+			bar.SetTotal(total, complete == total)
+			last = time.Now()
+		}
 	}, c.endBars
 }
 
