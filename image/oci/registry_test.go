@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -25,8 +26,16 @@ import (
 type tokens struct {
 	*httptest.Server
 	host  string
+	mu    sync.Mutex
 	blobs string   // where to
 	asked []string // scopes
+}
+
+// sends has it send to another place for blobs.
+func (s *tokens) sends(to string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.blobs = to
 }
 
 func newTokens(t *testing.T, user, password string) *tokens {
@@ -41,6 +50,8 @@ func newTokens(t *testing.T, user, password string) *tokens {
 	t.Cleanup(blobs.Close)
 	s := &tokens{blobs: blobs.URL}
 	s.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		scope := r.URL.Query().Get("scope")
 		switch u, p, _ := r.BasicAuth(); {
 		case r.URL.Path == "/token" && u == user && p == password:
@@ -119,11 +130,11 @@ func TestTokens(t *testing.T) {
 
 	// Further than to another port it sends nobody to what is not public.
 	there := s.blobs
-	s.blobs = strings.Replace(there, "127.0.0.1", "localhost", 1)
+	s.sends(strings.Replace(there, "127.0.0.1", "localhost", 1))
 	if _, err := newPlace(t).load(t, "docker://"+s.host+"/app:1", o); !errors.Is(err, httpclient.ErrPrivate) {
 		t.Errorf("sent to %s: %v", s.blobs, err)
 	}
-	s.blobs = "http" + strings.TrimPrefix(there, "https")
+	s.sends("http" + strings.TrimPrefix(there, "https"))
 	if _, err := newPlace(t).load(t, "docker://"+s.host+"/app:1", o); !errors.Is(err, httpclient.ErrInsecure) {
 		t.Errorf("sent to %s: %v", s.blobs, err)
 	}
