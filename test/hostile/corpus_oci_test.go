@@ -44,15 +44,17 @@ func layers(h host) []hostile {
 		at := strings.Index(config, "sha256:") + len("sha256:")
 		return config[:at] + strings.Repeat("0", 64) + config[at+64:]
 	}
-	lower := archive(symlink("out", h.canary("")), symlink("in", "etc"), dir("etc"), file("etc/f", "f"), file("f", "f"))
+	lower := archive(symlink("out", h.canary("")), symlink("in", "etc"), symlink("loop", "loop"), symlink("file", "f"), dir("etc"), file("etc/f", "f"), file("f", "f"))
 	over := func(entries ...entry) source { return docker(same, lower, archive(entries...)) }
 	good := over(file("etc/.wh.f", ""), hardlink("g", "f"), file(".wh.out", ""))
+	// What lower links lead out to is inside.
+	inside := over(file("in/x", "x"), file("out/x", "x"), file("out/.wh.secret", ""), file("out/.wh..wh..opq", ""), hardlink("out/g", "f"))
 	throughLink, badName := errs{layer.ErrThroughLink}, errs{layer.ErrName}
 	return []hostile{
-		{"oci: file below a lower link", throughLink, over(file("out/x", "x")), good},
-		{"oci: file below a lower link inside", throughLink, over(file("in/x", "x")), good},
-		{"oci: whiteout below a lower link", throughLink, over(file("out/.wh.secret", "")), good},
-		{"oci: opaque lower link", throughLink, over(file("out/.wh..wh..opq", "")), good},
+		{"oci: below a lower link to itself", throughLink, over(file("loop/x", "x")), inside},
+		{"oci: whiteout below a lower link to itself", throughLink, over(file("loop/.wh.x", "")), inside},
+		{"oci: below a lower link to a file", throughLink, over(file("file/x", "x")), inside},
+		{"oci: below a link of the layer to a lower link", throughLink, over(symlink("l", "out"), file("l/x", "x")), inside},
 		{"oci: whiteout below a link of the layer", throughLink, over(symlink("l", h.canary("")), file("l/.wh.secret", "")), good},
 		{"oci: whiteout of ..", badName, over(file("etc/.wh...", "")), good},
 		{"oci: whiteout of .", badName, over(file("etc/.wh..", "")), good},
