@@ -17,7 +17,7 @@ import (
 // many bytes, for each costs what a name of that length does.
 const (
 	maxFollowed = 40
-	maxTargets  = unix.PathMax
+	maxTargets  = 4096
 )
 
 // resolved is what a directory's name has led to.
