@@ -1,8 +1,8 @@
--- Destroys a dataset with its snapshots, all or nothing: zfs-program(8).
+-- Destroys a dataset with its snapshots, or neither: zfs-program(8).
 -- Arguments: the dataset; the root dataset; "debris" to destroy one that is not whole.
 -- Returns: "done", "absent", "lost" (the root dataset is), "partial" (unless "debris"),
--- "cloned" (by a tree that is whole), "clones" (by others only), "children", "busy", or
--- an error number.
+-- "cloned" (by a tree that is whole), "clones" (by others only), "children", "held" (a
+-- snapshot is), "busy", or an error number.
 args = ...
 argv = args["argv"]
 tree, root, debris = argv[1], argv[2], argv[3] == "debris"
@@ -23,7 +23,7 @@ for snapshot in zfs.list.snapshots(tree) do
         if whole(clone) then return "cloned" end
         clones = true
     end
-    if not clones and zfs.check.destroy(snapshot) ~= 0 then return "busy" end
+    if not clones and zfs.check.destroy(snapshot) ~= 0 then return "held" end
     table.insert(snapshots, snapshot)
 end
 if clones then return "clones" end
@@ -32,6 +32,10 @@ for _, snapshot in ipairs(snapshots) do
     if err ~= 0 then return err end
 end
 err = zfs.sync.destroy(tree)
-if err == EBUSY then return "busy" end
+if err == EBUSY then
+    -- It is mounted somewhere, which shows only now. One of the snapshots is its seal.
+    for _, snapshot in ipairs(snapshots) do zfs.sync.snapshot(snapshot) end
+    return "busy"
+end
 if err ~= 0 then return err end
 return "done"

@@ -60,7 +60,7 @@ func (d *Driver) mountLocked(ctx context.Context, name string) error {
 	if err := os.MkdirAll(target, 0o700); err != nil {
 		return err
 	}
-	err = patiently(ctx, func() error {
+	err = patiently(ctx, aMoment, func() error {
 		err := d.mountTree(name, target)
 		if errors.Is(err, unix.EBUSY) {
 			_ = detach(d.view(name)) // FreeBSD mounts a dataset once; a crash may have left that
@@ -101,7 +101,7 @@ func (d *Driver) Unmount(ctx context.Context, name string) error {
 		return fmt.Errorf("unmount tree: %w", err)
 	}
 	target := d.target(name)
-	err := patiently(ctx, func() error {
+	err := patiently(ctx, aMoment, func() error {
 		mounted, err := isMountpoint(target)
 		if err != nil || !mounted {
 			return err
@@ -114,15 +114,18 @@ func (d *Driver) Unmount(ctx context.Context, name string) error {
 	return nil
 }
 
-// patiently repeats what fails with EBUSY for a quarter of a second: a process that was
-// killed may hold its files for a moment longer. Errors: ErrBusy after that.
-func patiently(ctx context.Context, do func() error) error {
-	for wait := time.Millisecond; ; wait *= 2 {
+// aMoment is how long a process that was killed may still hold its files.
+const aMoment = 256 * time.Millisecond
+
+// patiently repeats what fails with EBUSY for that long. Errors: ErrBusy after that.
+func patiently(ctx context.Context, long time.Duration, do func() error) error {
+	end := time.Now().Add(long)
+	for wait := time.Millisecond; ; wait = min(2*wait, time.Second) {
 		err := do()
 		if !errors.Is(err, unix.EBUSY) {
 			return err
 		}
-		if wait > 128*time.Millisecond {
+		if time.Now().After(end) {
 			return fmt.Errorf("in use: %w", storage.ErrBusy)
 		}
 		select {
@@ -171,7 +174,7 @@ func (d *Driver) diff(ctx context.Context, name string) (_ []storage.Change, err
 func (d *Driver) show(ctx context.Context, name string) (dir string, release func() error, err error) {
 	view := d.view(name)
 	var held *os.File
-	err = patiently(ctx, func() error {
+	err = patiently(ctx, aMoment, func() error {
 		for _, dir := range []string{d.target(name), view} {
 			if held, err = hold(dir); err != nil || held != nil {
 				return err

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gofrs/flock"
 	gozfs "github.com/mistifyio/go-zfs/v3"
+	"golang.org/x/sys/unix"
 
 	"github.com/jetpack-run/jetpack/internal/storage"
 )
@@ -475,8 +476,18 @@ func (d *Driver) PrepareDestroy(name string) {
 	})
 }
 
+// copiesLinger is how long a dataset is waited for that is mounted nowhere here: a process
+// with a mount namespace of its own, as a pod that is starting has, got a copy of each mount,
+// and needs a while to drop it when many of them start at once.
+const copiesLinger = 20 * time.Second
+
 // remove destroys a dataset; one that is not whole only as debris.
 func (d *Driver) remove(ctx context.Context, name string, debris bool) error {
+	return patiently(ctx, copiesLinger, func() error { return d.tryRemove(ctx, name, debris) })
+}
+
+// tryRemove is remove, with EBUSY for what may be otherwise in a moment.
+func (d *Driver) tryRemove(ctx context.Context, name string, debris bool) error {
 	// The kernel would say so, too, but this costs less. A view that a crash left goes.
 	mounted, err := isMountpoint(d.target(name))
 	if err != nil {
@@ -528,8 +539,10 @@ func (d *Driver) remove(ctx context.Context, name string, debris bool) error {
 		return errClones
 	case "children":
 		return fmt.Errorf("there are datasets below it: %w", storage.ErrBusy)
+	case "held":
+		return fmt.Errorf("a snapshot of it is held: %w", storage.ErrBusy)
 	case "busy":
-		return fmt.Errorf("in use, or held: %w", storage.ErrBusy)
+		return unix.EBUSY
 	}
 	return fmt.Errorf("zfs program: error %v", result.Return)
 }
