@@ -156,17 +156,17 @@ func unmountRoots(dir, podID string) error {
 
 // destroy removes a pod from the host, whoever its owner is or was.
 func destroy(ctx context.Context, dir, id string) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, fs.ErrNotExist) { // the directory is the last thing to go, unless by hand
-		return endJail(ctx, jailName(id))
+		return endJail(wait, jailName(id))
 	}
 	if err != nil {
 		return err
 	}
 	defer func() { _ = lock.Close() }() // which gives the lock back
-	err = retry(ctx, func() (bool, error) {
+	err = retry(wait, func() (bool, error) {
 		err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return false, killJail(jailName(id))
@@ -179,11 +179,11 @@ func destroy(ctx context.Context, dir, id string) (err error) {
 	if gone, err := unlinked(lock); gone || err != nil {
 		return err // by another Destroy meanwhile
 	}
-	if err := endJail(ctx, jailName(id)); err != nil {
+	if err := endJail(wait, jailName(id)); err != nil {
 		return err
 	}
 	var cause error
-	err = retry(ctx, func() (bool, error) {
+	err = retry(wait, func() (bool, error) {
 		cause = unmountRoots(filepath.Join(dir, rootDir), id)
 		if errors.Is(cause, unix.EBUSY) {
 			return false, nil

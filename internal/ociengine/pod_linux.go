@@ -213,9 +213,9 @@ func (e *Engine) destroy(ctx context.Context, dir, id string) (err error) {
 		return err
 	}
 	defer func() { _ = lock.Close() }() // which gives the lock back
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	err = retry(ctx, func() (bool, error) {
+	err = retry(wait, func() (bool, error) {
 		if err := killHolder(dir); err != nil {
 			return false, err
 		}
@@ -228,7 +228,7 @@ func (e *Engine) destroy(ctx context.Context, dir, id string) (err error) {
 	if err != nil {
 		return fmt.Errorf("wait for its process 1 and its runtimes to end: %w", err)
 	}
-	if err := retry(ctx, func() (bool, error) { return e.cgroups.remove(e.podCgroup(id)) }); err != nil {
+	if err := retry(wait, func() (bool, error) { return e.cgroups.remove(e.podCgroup(id)) }); err != nil {
 		return fmt.Errorf("wait for its processes to end: %w", err)
 	}
 	shm := filepath.Join(dir, shmDir)
