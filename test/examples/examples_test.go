@@ -153,10 +153,8 @@ func TestExamples(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if tt.pkg && runtime.GOOS == "freebsd" {
-				if _, err := exec.LookPath("pkg-static"); err != nil {
-					t.Skip("needs pkg(8) and a repository of packages")
-				}
+			if tt.pkg {
+				needsPackages(t)
 			}
 			out := b.run(t, b.make, "-C", filepath.Join("examples", tt.name), "run")
 			for _, want := range tt.says {
@@ -168,17 +166,29 @@ func TestExamples(t *testing.T) {
 		})
 	}
 	t.Run("example.nginx", func(t *testing.T) {
-		if runtime.GOOS == "freebsd" {
-			t.Skip("needs pkg(8) and a repository of packages")
-		}
+		needsPackages(t)
 		b.run(t, b.make, "-C", "images/example.nginx")
-		out := b.run(t, "sh", "-c", `jetpack run --rm --net host example.com/nginx >nginx.log 2>&1 & pod=$!
-			n=0; until curl -sSf http://127.0.0.1/ 2>/dev/null || [ $n = 300 ]; do n=$((n+1)); sleep 0.1; done
+		out := b.run(t, "sh", "-c", `get() { if command -v curl >/dev/null; then curl -sSf "$1"; else fetch -qo - "$1"; fi; }
+			jetpack run --rm example.com/nginx >nginx.log 2>&1 & pod=$!
+			n=0; until address=$(jetpack pod list --format '{{index .addresses 0}}') && [ -n "$address" ] && get "http://$address/" || [ $n = 300 ]; do
+				n=$((n+1)); sleep 0.1
+			done 2>/dev/null
 			kill -TERM $pod; wait $pod || :`)
 		if !strings.Contains(out, "nginx in a pod") {
 			t.Errorf("it serves %q", out)
 		}
 	})
+}
+
+// needsPackages skips a test on a FreeBSD that installs no packages itself.
+func needsPackages(t *testing.T) {
+	t.Helper()
+	if runtime.GOOS != "freebsd" {
+		return
+	}
+	if _, err := exec.LookPath("pkg-static"); err != nil {
+		t.Skip("needs pkg(8) and a repository of packages")
+	}
 }
 
 // TestImageMake tests share/jetpack.image.mk with a stand-in for jetpack: what it runs, for what
