@@ -17,26 +17,34 @@ import (
 func TestDestroyWaits(t *testing.T) {
 	d := open(t)
 	ctx := t.Context()
-	do(t, d.Create(ctx, "images/a", storage.Options{}))
-	do(t, d.Seal(ctx, "images/a"))
-	_, err := d.Mount(ctx, "images/a")
-	do(t, err)
-	cat := exec.CommandContext(ctx, "cat")
-	cat.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
-	stdin, err := cat.StdinPipe()
-	do(t, err)
-	do(t, cat.Start())
-	do(t, d.Unmount(ctx, "images/a"))
+	// What is sealed is mounted by its snapshot.
+	for _, seal := range []string{"never", "before it is mounted", "after it is mounted"} {
+		do(t, d.Create(ctx, "images/a", storage.Options{}))
+		if seal == "before it is mounted" {
+			do(t, d.Seal(ctx, "images/a"))
+		}
+		_, err := d.Mount(ctx, "images/a")
+		do(t, err)
+		cat := exec.CommandContext(ctx, "cat")
+		cat.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+		stdin, err := cat.StdinPipe()
+		do(t, err)
+		do(t, cat.Start())
+		do(t, d.Unmount(ctx, "images/a"))
+		if seal == "after it is mounted" {
+			do(t, d.Seal(ctx, "images/a"))
+		}
 
-	if err := d.tryRemove(ctx, "images/a", false); !errors.Is(err, unix.EBUSY) {
-		t.Errorf("destroyed while it is mounted elsewhere: %v", err)
+		if err := d.tryRemove(ctx, "images/a", false); !errors.Is(err, unix.EBUSY) {
+			t.Errorf("sealed %s: destroyed while it is mounted elsewhere: %v", seal, err)
+		}
+		if tree, err := d.Stat(ctx, "images/a"); err != nil || tree.Sealed != (seal != "never") {
+			t.Errorf("sealed %s: it is %+v then, %v", seal, tree, err)
+		}
+		time.AfterFunc(time.Second, func() { _ = stdin.Close() })
+		do(t, d.Destroy(ctx, "images/a"))
+		do(t, cat.Wait())
 	}
-	if tree, err := d.Stat(ctx, "images/a"); err != nil || !tree.Sealed {
-		t.Errorf("it is %+v then, %v", tree, err)
-	}
-	time.AfterFunc(time.Second, func() { _ = stdin.Close() })
-	do(t, d.Destroy(ctx, "images/a"))
-	do(t, cat.Wait())
 	// A hold is a wish, which does not end by itself.
 	do(t, d.Create(ctx, "images/a", storage.Options{}))
 	do(t, d.Seal(ctx, "images/a"))

@@ -23,7 +23,10 @@ for snapshot in zfs.list.snapshots(tree) do
         if whole(clone) then return "cloned" end
         clones = true
     end
-    if not clones and zfs.check.destroy(snapshot) ~= 0 then return "held" end
+    if not clones and zfs.check.destroy(snapshot) ~= 0 then
+        if zfs.get_prop(snapshot, "userrefs") > 0 then return "held" end
+        return "busy"
+    end
     table.insert(snapshots, snapshot)
 end
 if clones then return "clones" end
