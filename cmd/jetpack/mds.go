@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -123,11 +124,14 @@ func (c *cli) runMDSStop(ctx context.Context) error {
 	if mdsAbsent(err) {
 		return errNoMDS
 	}
-	if err != nil {
+	// One that is just ending by itself may hang up.
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 		return fmt.Errorf("stop metadata service: %w", err)
 	}
-	if err := resp.Body.Close(); err != nil {
-		return err
+	if err == nil {
+		if err := resp.Body.Close(); err != nil {
+			return err
+		}
 	}
 	lock := flock.New(filepath.Join(mdsDir(c.cfg.Root), mdsLock))
 	_, err = lock.TryLockContext(ctx, 10*time.Millisecond)

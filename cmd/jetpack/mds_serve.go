@@ -152,20 +152,23 @@ func (l *mdsListeners) close() (err error) {
 	return err
 }
 
-// serveControl answers root until ctx ends.
+// serveControl answers root until ctx ends, and to the end who has asked by then.
 func serveControl(ctx context.Context, l net.Listener, h http.Handler) error {
 	const timeout = 10 * time.Second
 	server := &http.Server{Handler: h, ReadTimeout: timeout, WriteTimeout: timeout}
+	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
 		wait, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
 		_ = server.Shutdown(wait)
 	})
-	defer stop()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
+	err := server.Serve(l)
+	if !stop() {
+		<-stopped
+		return nil
 	}
-	return nil
+	return err
 }
 
 // endUnused calls end when there was no pod for so long, or the root is gone.

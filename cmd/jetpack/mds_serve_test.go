@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -61,5 +63,38 @@ func TestEndUnused(t *testing.T) {
 				t.Errorf("ended: %t, %v", ended, err)
 			}
 		})
+	}
+}
+
+// Who asks the service to end gets an answer before it has.
+func TestServeControlAnswers(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(t.Context())
+	served, answered := make(chan error, 1), make(chan struct{})
+	go func() {
+		err := serveControl(ctx, l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			end()
+			time.Sleep(100 * time.Millisecond) // a slow machine
+			close(answered)
+		}))
+		select {
+		case <-answered:
+		default:
+			t.Error("it has ended without an answer")
+		}
+		served <- err
+	}()
+	resp, err := http.Post("http://"+l.Addr().String(), "", nil) //nolint:gosec // its own
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := resp.Body.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }
