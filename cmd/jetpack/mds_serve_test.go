@@ -87,7 +87,11 @@ func TestServeControlAnswers(t *testing.T) {
 		}
 		served <- err
 	}()
-	resp, err := http.Post("http://"+l.Addr().String(), "", nil) //nolint:gosec // its own
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+l.Addr().String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
