@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -27,6 +28,10 @@ type task struct {
 	err     error        // after ended
 }
 
+// starting has one process at a time looked for and started. The former opens directories, and
+// the latter fails as long as one is open: many at once would keep each other from it.
+var starting sync.Mutex
+
 // start runs a process of the pod. The child attaches itself to the jail, changes
 // its root to the app's, gives up its privileges and executes the program, all of
 // it in the order of syscall.SysProcAttr.
@@ -36,6 +41,8 @@ func (p *pod) start(process sandbox.Process) (_ *task, err error) {
 		return nil, fmt.Errorf("app %s: %w", process.App, sandbox.ErrNotFound)
 	}
 	app := p.spec.Apps[i]
+	starting.Lock()
+	defer starting.Unlock()
 	command, err := sandbox.ResolveCommand(app, process)
 	if err != nil {
 		return nil, err
