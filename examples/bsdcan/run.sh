@@ -12,7 +12,8 @@ finish() {
 	echo "Bring your own towel." >notes/notes.txt
 	chmod go-w notes/notes.txt
 }
-trap 'finish "$@"' EXIT
+# shellcheck disable=SC2064 # as they are now: in a function that exits, "$@" is that function's
+trap "finish $*" EXIT
 fail() { echo "bsdcan: $*" >&2; cat "$work/log" >&2; exit 1; }
 # expect TEXT: the page says so, soon.
 expect() {

@@ -14,7 +14,8 @@ finish() {
 	"$@" image rm localhost/apps/hello >/dev/null 2>&1 || true
 	rm -rf "$work"
 }
-trap 'finish "$@"' EXIT
+# shellcheck disable=SC2064 # as they are now: in a function that exits, "$@" is that function's
+trap "finish $*" EXIT
 front=$((20000 + $$ % 20000))
 
 # The publisher: an image with its signature, at the second host. That is the https port of this

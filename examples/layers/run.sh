@@ -9,7 +9,8 @@ finish() {
 	"$@" volume rm tenants >/dev/null 2>&1 || true
 	rm -rf "$work"
 }
-trap 'finish "$@"' EXIT
+# shellcheck disable=SC2064 # as they are now: in a function that exits, "$@" is that function's
+trap "finish $*" EXIT
 run() { "$@" 2>>"$work/log" || { cat "$work/log" >&2; exit 1; }; }
 
 echo "== shared layers are stored once"
