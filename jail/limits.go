@@ -421,8 +421,18 @@ var (
 		"nsem", "nsemop", "nshm", "nthr", "openfiles", "pcpu", "pseudoterminals", "readbps", "readiops", "shmsize",
 		"stacksize", "swapuse", "vmemoryuse", "wallclock", "writebps", "writeiops",
 	}
-	rctlAction = lazyregexp.New(`^(deny|log|devctl|throttle|sig[a-z0-9]+)$`)
-	rctlAmount = lazyregexp.New(`^[0-9]{1,18}(/(process|user|loginclass|jail))?$`)
+	rctlActions = []string{
+		"deny", "devctl", "log", "sigabrt", "sigalrm", "sigbus", "sigchld", "sigemt", "sigfpe", "sighup", "sigill", "siginfo",
+		"sigint", "sigio", "sigkill", "sigpipe", "sigprof", "sigquit", "sigsegv", "sigstop", "sigsys", "sigterm", "sigthr",
+		"sigtrap", "sigtstp", "sigttin", "sigttou", "sigurg", "sigusr1", "sigusr2", "sigvtalrm", "sigwinch", "sigxcpu",
+		"sigxfsz", "throttle",
+	}
+	// Nothing but these can be throttled, and they, like time, cannot be denied; these others
+	// are not counted of a process (rctl(8), sys/kern/kern_rctl.c).
+	rctlRates     = []string{"readbps", "readiops", "writebps", "writeiops"}
+	rctlTimes     = []string{"cputime", "wallclock"}
+	rctlNoProcess = []string{"msgqqueued", "msgqsize", "nmsgq", "nsem", "nshm", "pseudoterminals", "shmsize", "swapuse"}
+	rctlAmount    = lazyregexp.New(`^[0-9]{1,18}(/(process|user|loginclass|jail))?$`)
 )
 
 // rctlRules decodes RESOURCE:ACTION to amount.
@@ -430,8 +440,14 @@ func rctlRules(settings sandbox.Settings) (rules []rctlRule, err error) {
 	for _, key := range slices.Sorted(maps.Keys(settings)) {
 		resource, action, _ := strings.Cut(key, ":")
 		amount := settings[key]
-		if !slices.Contains(rctlResources, resource) || !rctlAction().MatchString(action) || !rctlAmount().MatchString(amount) {
+		rate := slices.Contains(rctlRates, resource)
+		switch {
+		case !slices.Contains(rctlResources, resource) || !slices.Contains(rctlActions, action) || !rctlAmount().MatchString(amount):
 			return nil, fmt.Errorf("%s=%s: want RESOURCE:ACTION and an amount, as in rctl(8)", key, amount)
+		case action == "deny" && (rate || slices.Contains(rctlTimes, resource)), action == "throttle" && !rate:
+			return nil, fmt.Errorf("%s=%s: the kernel cannot %s %s", key, amount, action, resource)
+		case strings.HasSuffix(amount, "/process") && slices.Contains(rctlNoProcess, resource):
+			return nil, fmt.Errorf("%s=%s: the kernel does not count %s of a process", key, amount, resource)
 		}
 		rules = append(rules, rctlRule{resource, action, amount})
 	}

@@ -280,3 +280,20 @@ func TestRuleOf(t *testing.T) {
 		}
 	}
 }
+
+// TestBadRules: the kernel would refuse them, with nothing but a number, when the pod is there.
+func TestBadRules(t *testing.T) {
+	for key, amount := range map[string]string{
+		"cputime:deny": "10", "wallclock:deny": "10", "readbps:deny": "10", "maxproc:throttle": "10", "pcpu:throttle": "10",
+		"maxproc:sigfoo": "10", "maxproc:refuse": "10", "sockets:deny": "10", "maxproc:deny": "ten", "swapuse:deny": "10/process",
+	} {
+		if rules, err := rctlRules(sandbox.Settings{key: amount}); err == nil || !strings.Contains(err.Error(), key+"="+amount+": ") {
+			t.Errorf("%s=%s: %v, %v", key, amount, rules, err)
+		}
+	}
+	for _, key := range []string{"cputime:sigxcpu", "readbps:throttle", "pcpu:deny", "memoryuse:deny", "swapuse:deny"} {
+		if _, err := rctlRules(sandbox.Settings{key: "10"}); err != nil {
+			t.Error(err)
+		}
+	}
+}
