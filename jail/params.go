@@ -349,6 +349,11 @@ func params(pod sandbox.Pod, opts Options) ([]Param, error) {
 			ps = append(ps, p)
 		}
 	}
+	if i := slices.IndexFunc(ps, func(p Param) bool { return p.Name == "osrelease" }); i >= 0 {
+		if date, ok := osRelDate(ps[i].Value.(string)); ok {
+			ps = append(ps, Param{"osreldate", date})
+		}
+	}
 	level := slices.IndexFunc(ps, func(p Param) bool { return p.Name == "securelevel" })
 	ps[level].Value = max(ps[level].Value.(int32), opts.HostSecureLevel)
 	flags, err := permit(opts, base, flagged)
@@ -363,11 +368,15 @@ func AppParams(pod sandbox.Pod, app string, opts Options) ([]Param, error) {
 	if err != nil {
 		return nil, err
 	}
-	ps := []Param{{"name", appJailName(pod.ID, app)}, {"path", AppRoot(opts.Path, app)}}
+	// A new jail has no name and no addresses, unless it is to have its parent's.
+	ps := []Param{{"name", appJailName(pod.ID, app)}, {"path", AppRoot(opts.Path, app)}, {"host", sysInherit}}
 	for _, p := range all {
 		switch p.Name {
-		case "name", "path", "host.hostname", "host.hostuuid", "devfs_ruleset", "vnet", "ip4.addr", "ip6.addr":
-			continue // what is not said is the pod's
+		case "name", "path", "host.hostname", "host.hostuuid", "devfs_ruleset", "ip4.addr", "ip6.addr":
+			continue
+		case "vnet":
+			ps = append(ps, Param{"ip4", sysInherit}, Param{"ip6", sysInherit})
+			continue
 		case "children.max":
 			p.Value = int32(0)
 		case "ip4", "ip6", "sysvmsg", "sysvsem", "sysvshm":
@@ -520,6 +529,13 @@ func osRelease(version string) string {
 		return version
 	}
 	return version + "-RELEASE"
+}
+
+// osRelDate is the kern.osreldate, or uname -K, of a release. Those of a .0 go by no rule
+// (FreeBSD Porter's Handbook, "__FreeBSD_version Values"): programs see the host's.
+func osRelDate(osrelease string) (date int32, ok bool) {
+	major, minor := release(osrelease)
+	return int32(major*100000 + minor*1000), minor > 0 && minor < 100 && major < 1000
 }
 
 // checkPath accepts an absolute path in its shortest form, but not "/".

@@ -82,13 +82,13 @@ var withChild = strings.Replace(identity, "children.max=0", "children.max=1", 1)
 
 // TestAppParams: nothing but the root differs from the pod's jail.
 func TestAppParams(t *testing.T) {
-	const identity = "name=jetpack-" + podID + ".app-web path=" + jailDir + "/web persist children.max=0 securelevel=2 enforce_statfs=1"
+	const identity = "name=jetpack-" + podID + ".app-web path=" + jailDir + "/web host=2 persist children.max=0 securelevel=2 enforce_statfs=1"
 	tests := []struct {
 		name   string
 		change func(*sandbox.Pod, *Options)
 		want   string
 	}{
-		{"no network", nil, identity + " sysvmsg=2 sysvsem=2 sysvshm=2" + allow},
+		{"no network", nil, identity + " sysvmsg=2 sysvsem=2 sysvshm=2 ip4=2 ip6=2" + allow},
 		{"host network", func(p *sandbox.Pod, o *Options) {
 			p.Network = sandbox.NetworkHost
 		}, identity + " sysvmsg=2 sysvsem=2 sysvshm=2 ip4=2 ip6=2" + allow},
@@ -98,7 +98,7 @@ func TestAppParams(t *testing.T) {
 		}, identity + " sysvmsg=2 sysvsem=2 sysvshm=2 ip4=2 ip6=0" + allow},
 		{"annotations", func(p *sandbox.Pod, o *Options) {
 			o.Annotations = map[string]string{"jetpack/jail.conf/allow.chflags": "true", "jetpack/jail.conf/sysvshm": "disable"}
-		}, identity + " sysvmsg=2 sysvsem=2 sysvshm=0" + allowing("chflags")},
+		}, identity + " sysvmsg=2 sysvsem=2 sysvshm=0 ip4=2 ip6=2" + allowing("chflags")},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -148,7 +148,7 @@ func TestParams(t *testing.T) {
 		}, withChild + strict + sysVIPC + noNet + allow},
 		{"osrelease", func(p *sandbox.Pod, o *Options) {
 			o.OSRelease = "14.3-RELEASE-p2"
-		}, identity + strict + sysVIPC + " osrelease=14.3-RELEASE-p2" + noNet + allow},
+		}, identity + strict + sysVIPC + " osrelease=14.3-RELEASE-p2" + noNet + " osreldate=1403000" + allow},
 		{"levels", func(p *sandbox.Pod, o *Options) {
 			o.SecureLevel, o.HostSecureLevel, o.EnforceStatfs = -1, -1, 1
 		}, identity + " securelevel=-1 enforce_statfs=1 devfs_ruleset=4242" + sysVIPC + noNet + allow},
@@ -177,7 +177,7 @@ func TestParams(t *testing.T) {
 			strings.Replace(allowing("chflags"), "allow.reserved_ports", "allow.noreserved_ports", 1)},
 		{"osrelease from an annotation alone", func(p *sandbox.Pod, o *Options) {
 			o.Annotations = map[string]string{"jetpack/jail.conf/osrelease": "13.5-STABLE"}
-		}, identity + strict + sysVIPC + noNet + " osrelease=13.5-STABLE" + allow},
+		}, identity + strict + sysVIPC + noNet + " osrelease=13.5-STABLE osreldate=1305000" + allow},
 		{"an annotation takes back what the configuration allows", func(p *sandbox.Pod, o *Options) {
 			o.Allow = []string{"allow.raw_sockets"}
 			o.Annotations = map[string]string{"jetpack/jail.conf/allow.raw_sockets": "false"}
