@@ -1,6 +1,7 @@
 package jail
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,10 @@ import (
 type Config struct {
 	// StateDir is an absolute directory for the engine alone; it is created, 0700.
 	StateDir string
+	// Root is the directory below which jetpack mounts what is its own, such as the roots of
+	// other pods: a volume that holds it does not bring that along, and keep it from being
+	// unmounted. It is StateDir if empty.
+	Root string
 	// Interface is the one that pods get addresses of: "lo1".
 	Interface string
 	// Ruleset is the devfs(8) rule set of pods that name no other. An empty one gets
@@ -124,6 +129,11 @@ func checkSystems(apps []sandbox.App) error {
 	for _, app := range apps {
 		switch app.OS {
 		case "", "freebsd":
+			if app.OSVersion != "" {
+				if err := checkOSRelease(osRelease(app.OSVersion)); err != nil {
+					return fmt.Errorf("app %s: os.version of its image: %w: %w", app.Name, sandbox.ErrBadPod, err)
+				}
+			}
 			if newerThan(app.OSVersion, release) {
 				return fmt.Errorf("app %s: its image is for FreeBSD %s, this host's kernel is %s: %w", app.Name, app.OSVersion, release, sandbox.ErrUnsupported)
 			}
@@ -259,6 +269,9 @@ func (e *Engine) options(p *pod) (opts Options, err error) {
 	opts.HostSecureLevel = int32(level)
 	mounts, err := mountTable()
 	for _, m := range mounts {
+		if m.kind != "devfs" && within(m.path, cmp.Or(e.cfg.Root, e.cfg.StateDir)) {
+			continue
+		}
 		opts.HostMounts = append(opts.HostMounts, HostMount{Path: m.path, Type: m.kind})
 	}
 	return opts, err

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 
 	"github.com/jetpack-run/jetpack/internal/network"
 	"github.com/jetpack-run/jetpack/internal/sandbox"
@@ -87,6 +88,7 @@ func TestJailParameters(t *testing.T) {
 		"host.hostname":     "pod-host",
 		"host.hostuuid":     f.pod.ID,
 		"osrelease":         "12.4-RELEASE",
+		"osreldate":         "1204000",
 		"path":              filepath.Join(f.cfg.StateDir, f.pod.ID, rootDir),
 		"children.max":      "0",
 		"securelevel":       "2",
@@ -131,6 +133,7 @@ func TestLinuxApp(t *testing.T) {
 	testenv.LinuxABI(t)
 	f := newFixture(t)
 	app := &f.pod.Apps[0]
+	f.pod.Network = sandbox.NetworkNone
 	app.OS, app.Mounts = "linux", []sandbox.Mount{{Source: t.TempDir(), Target: "/vol"}}
 	if err := os.Remove(filepath.Join(app.Root, sandboxtest.ProbePath)); err != nil {
 		t.Fatal(err)
@@ -156,7 +159,13 @@ func TestLinuxApp(t *testing.T) {
 			t.Errorf("nothing is mounted on %s:\n%s", at, mounts)
 		}
 	}
-	// It has a jail of its own, which ends with the pod's.
+	// It has a jail of its own, which has the pod's name and network, and ends with it.
+	if got := f.output(t, "hostname"); got != "\"pod-host\"\n" {
+		t.Errorf("hostname: %s", got)
+	}
+	if got := f.output(t, "bind", "0"); got != "" {
+		t.Errorf("bind: %s", got)
+	}
 	if got := f.parameter(t, "children.cur"); got != "1" {
 		t.Errorf("%s jails in the pod's", got)
 	}
@@ -172,6 +181,61 @@ func TestLinuxApp(t *testing.T) {
 	}
 	if exit, err := task.Wait(t.Context()); err != nil || exit.Signal != syscall.SIGKILL {
 		t.Errorf("a memory hog ended with %+v, %v", exit, err)
+	}
+}
+
+// TestInheritedDirectory: who started us may have left one open, which the kernel takes for a
+// way out of a jail.
+func TestInheritedDirectory(t *testing.T) {
+	f := newFixture(t)
+	fd, err := unix.Open(t.TempDir(), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	f.create(t)
+	if got := f.output(t, "args"); !strings.Contains(got, "args") {
+		t.Errorf("args: %s", got)
+	}
+}
+
+// TestRecursiveVolumeAboveOthers: a volume that holds jetpack's own directory does not keep
+// other pods' mounts from being unmounted.
+func TestRecursiveVolumeAboveOthers(t *testing.T) {
+	other := newFixture(t)
+	other.create(t)
+	f := newFixture(t)
+	f.cfg.Root = other.cfg.StateDir
+	f.pod.Apps[0].Mounts = []sandbox.Mount{{Source: filepath.Dir(other.cfg.StateDir), Target: "/host", Recursive: true}}
+	if err := os.Mkdir(filepath.Join(f.pod.Apps[0].Root, "host"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f.create(t)
+	if err := other.Destroy(t.Context(), other.pod.ID); err != nil {
+		t.Errorf("Destroy of the other pod: %v", err)
+	}
+}
+
+// TestMountWentElsewhere: what follows a link is not left there.
+func TestMountWentElsewhere(t *testing.T) {
+	testenv.Root(t)
+	dir := t.TempDir()
+	place, link := filepath.Join(dir, "place"), filepath.Join(dir, "link")
+	if err := errors.Join(os.Mkdir(place, 0o755), os.Symlink(place, link)); err != nil {
+		t.Fatal(err)
+	}
+	err := Mount{Source: "tmpfs", Target: link, Type: "tmpfs", Options: []string{"size=1m"}}.make()
+	if err == nil || !strings.HasSuffix(err.Error(), "it went to "+place) {
+		t.Errorf("mount: %v", err)
+	}
+	table, err := mountTable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range table {
+		if m.path == place {
+			t.Errorf("%s is still mounted", m.path)
+		}
 	}
 }
 
@@ -213,6 +277,7 @@ func TestBadPods(t *testing.T) {
 		"rule set that hides nothing":   {map[string]string{devfsAnnotation: open}, sandbox.App{}, sandbox.ErrBadPod, "hiding every device"},
 		"no rule set":                   {map[string]string{devfsAnnotation: "none"}, sandbox.App{}, sandbox.ErrBadPod, "not a number"},
 		"image of a later release":      {nil, sandbox.App{OSVersion: "99.1"}, sandbox.ErrUnsupported, "this host's kernel"},
+		"image of no release":           {nil, sandbox.App{OSVersion: "13.1.0"}, sandbox.ErrBadPod, "not an osrelease"},
 		"image for another system":      {nil, sandbox.App{OS: "plan9"}, sandbox.ErrUnsupported, "plan9"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -97,7 +97,8 @@ func (m Mount) make() error {
 		return fmt.Errorf("statfs %s: %w", m.Target, err)
 	}
 	if at := unix.ByteSliceToString(st.Mntonname[:]); at != m.Target {
-		return fmt.Errorf("mount %s on %s: it went to %s", m.Source, m.Target, at)
+		// Nothing else would find it there.
+		return errors.Join(fmt.Errorf("mount %s on %s: it went to %s", m.Source, m.Target, at), unmountID(st.Fsid, 0))
 	}
 	if m.Type == "devfs" {
 		return checkDevices(m.Target)
@@ -113,12 +114,13 @@ type mounted struct {
 
 // mountTable reads what is mounted on the host, in the order of mounting.
 func mountTable() ([]mounted, error) {
+	var buf []unix.Statfs_t
 	n, err := unix.Getfsstat(nil, unix.MNT_NOWAIT)
-	if err != nil {
-		return nil, fmt.Errorf("read mount table: %w", err)
+	for err == nil && n >= len(buf) { // there may be more by then, which would be left out
+		buf = make([]unix.Statfs_t, n+16)
+		n, err = unix.Getfsstat(buf, unix.MNT_NOWAIT)
 	}
-	buf := make([]unix.Statfs_t, n+16) // there may be more by then
-	if n, err = unix.Getfsstat(buf, unix.MNT_NOWAIT); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("read mount table: %w", err)
 	}
 	var table []mounted
@@ -128,6 +130,11 @@ func mountTable() ([]mounted, error) {
 		})
 	}
 	return table, nil
+}
+
+// unmountID unmounts by number, since a path may lead elsewhere by now.
+func unmountID(id unix.Fsid, flags int) error {
+	return unix.Unmount(fmt.Sprintf("FSID:%d:%d", id.Val[0], id.Val[1]), unix.MNT_BYFSID|flags)
 }
 
 // unmountRoots unmounts what is mounted in the directory of a pod's roots, the latest first.
@@ -140,12 +147,10 @@ func unmountRoots(dir, podID string) error {
 		if !within(m.path, dir) {
 			continue
 		}
-		// By number, since a path may lead elsewhere by now.
-		id := fmt.Sprintf("FSID:%d:%d", m.id.Val[0], m.id.Val[1])
-		err := unix.Unmount(id, unix.MNT_BYFSID)
+		err := unmountID(m.id, 0)
 		if errors.Is(err, unix.EBUSY) && filepath.Dir(m.path) == dir && isDying(appJailName(podID, filepath.Base(m.path))) {
 			// Nothing runs in the jail of this app. Connections that linger keep it, and it its root.
-			err = unix.Unmount(id, unix.MNT_BYFSID|unix.MNT_FORCE)
+			err = unmountID(m.id, unix.MNT_FORCE)
 		}
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("unmount %s: %w", m.path, err)

@@ -255,17 +255,32 @@ func own() error {
 	}
 	// Like these: Go has nowhere to say what a child is to get.
 	unix.Umask(0o022)
-	return closeOnExec()
+	return keepInherited()
 }
 
-// closeOnExec keeps the descriptors that this process was started with from the
-// pods' processes.
-func closeOnExec() error {
-	fds, err := descriptors.Inherited(3)
+// keepInherited keeps the descriptors that this process was started with from the
+// pods' processes. Directories are replaced by /dev/null: as long as one is open, be it
+// standard input, nothing can be started (see retryNotPermitted).
+func keepInherited() error {
+	fds, err := descriptors.Inherited(0)
 	for _, fd := range fds {
-		unix.CloseOnExec(fd)
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			err = errors.Join(err, replaceByNull(fd))
+		}
+		if fd > unix.Stderr {
+			unix.CloseOnExec(fd)
+		}
 	}
 	return err
+}
+
+func replaceByNull(fd int) error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Dup2(int(null.Fd()), fd), null.Close())
 }
 
 // hasModule tells whether the kernel has a module, by the name that kldstat -v shows.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -45,7 +46,7 @@ func openStorage(name, dir string) (storage.Driver, error) {
 
 func newEngine(dir, _ string, cfg EngineConfig) (sandbox.Engine, error) {
 	return jail.New(jail.Config{
-		StateDir: dir, Interface: cfg.Interface, Ruleset: int32(cfg.Ruleset), Allow: cfg.Allow,
+		StateDir: dir, Root: filepath.Dir(dir), Interface: cfg.Interface, Ruleset: int32(cfg.Ruleset), Allow: cfg.Allow,
 	})
 }
 
