@@ -119,7 +119,10 @@ func put(set map[string]struct{}, key string) map[string]struct{} {
 }
 
 // RefName is what an image is called among others: NAME:VERSION, or NAME without a
-// version.
+// version, in a registry's words where the name comes from one (see identifier).
 func RefName(img *image.Image) string {
-	return strings.TrimSuffix(img.Name()+":"+img.Label("version"), ":")
+	return strings.TrimSuffix(inRegistry.Replace(img.Name())+":"+img.Label("version"), ":")
 }
+
+// inRegistry is identifier's inverse for all that names in registries can have.
+var inRegistry = strings.NewReplacer("~2d", "-", "~2e", ".", "~3a", ":", "~5f", "_")

@@ -364,6 +364,21 @@ func TestNoOCI(t *testing.T) {
 	}
 }
 
+// An image from a registry is called what it was there.
+func TestRefName(t *testing.T) {
+	s := newPlace(t)
+	for name, want := range map[string]string{
+		"reg.example.com~3a5000/my~5fapp/x~2d-y": "reg.example.com:5000/my_app/x--y",
+		"index.docker.io/library/debian":         "index.docker.io/library/debian",
+		"example.com/a~bc":                       "example.com/a~bc",
+	} {
+		img := s.importACI(t, acitest.Image(t, name))
+		if got := oci.RefName(img); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
 // A docker-archive is one to the library.
 func TestDockerArchive(t *testing.T) {
 	s := newPlace(t)
