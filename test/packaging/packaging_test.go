@@ -154,6 +154,32 @@ func TestPrefix(t *testing.T) {
 	})
 }
 
+// The service removes what a crash has left, and no pod that has ended.
+func TestServiceKeepsPods(t *testing.T) {
+	raw, err := os.ReadFile(filepath.Join(top, "share/rc.d/jetpack"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	script := strings.NewReplacer("/etc/rc.subr", dir+"/rc.subr", "/usr/local/bin", dir, "/var/", dir+"/").Replace(string(raw))
+	for name, text := range map[string]string{
+		"service": script,
+		"rc.subr": "load_rc_config() { :; }; check_startmsgs() { :; }; warn() { :; }; run_rc_command() { jetpack_$1; }\n",
+		"jetpack": "#!/bin/sh\necho \"$*\" >>" + dir + "/called\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.CommandContext(t.Context(), "sh", filepath.Join(dir, "service"), "start").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	called, err := os.ReadFile(filepath.Join(dir, "called"))
+	if err != nil || !strings.Contains(string(called), "\npod gc --grace-period 876000h\n") {
+		t.Errorf("called: %v\n%s", err, called)
+	}
+}
+
 func TestBuildForFreeBSD(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skip("needs go")
