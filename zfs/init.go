@@ -125,6 +125,12 @@ func Available(dataset string) bool {
 	return err == nil
 }
 
+// Pools are those that are there, with the mend in the error where there can be none.
+func Pools(ctx context.Context) ([]string, error) {
+	out, err := run(ctx, "zpool", "list", "-H", "-o", "name")
+	return strings.Fields(out), err
+}
+
 // Check tells what keeps the trees of a root dataset from being reached, and what to do
 // about it. The error is none of package storage's.
 func Check(ctx context.Context, dataset string) error {

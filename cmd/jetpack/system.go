@@ -102,17 +102,21 @@ func (c *cli) systemInfo(ctx context.Context) (systemInfo, error) {
 		return info, nil
 	}
 	info.Engine = engine.Info().Name
-	info.Runtime = c.runtimeVersion(ctx, engine)
+	info.Runtime = c.runtimeVersion(ctx, h.root, engine)
 	return info, nil
 }
 
 // runtimeVersion tells what isolates pods, and warns of what it lacks on this host.
-func (c *cli) runtimeVersion(ctx context.Context, engine sandbox.Engine) string {
+func (c *cli) runtimeVersion(ctx context.Context, root platform.Root, engine sandbox.Engine) string {
 	v, err := platform.RuntimeVersion(ctx, engine)
 	if err != nil {
 		c.warn(err.Error())
 	}
-	for _, lack := range platform.Lacks(ctx, engine, v) {
+	lacks := platform.Lacks(ctx, engine, v)
+	if c.cfg.StorageDriver == "auto" {
+		lacks = append(lacks, platform.LacksStorage(ctx, root)...)
+	}
+	for _, lack := range lacks {
 		c.warn(lack)
 	}
 	return v
@@ -130,10 +134,10 @@ func newSystemCheckCommand(c *cli) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			c.runtimeVersion(cmd.Context(), h.root, rt.Engine)
 			if err := platform.CheckStorage(cmd.Context(), h.root); err != nil {
 				return err
 			}
-			c.runtimeVersion(cmd.Context(), rt.Engine)
 			found, err := rt.Check(cmd.Context())
 			if err != nil {
 				return err

@@ -214,6 +214,18 @@ func CheckStorage(ctx context.Context, root Root) error {
 	return nil
 }
 
+// lacksZFS says what a host with those pools lacks for ZFS instead of plaindir.
+func lacksZFS(pools []string, err error) string {
+	const copies = "storage plaindir: images are copied for every pod; "
+	switch {
+	case err != nil:
+		return copies + err.Error()
+	case len(pools) == 0:
+		return copies + "there is no ZFS pool: run 'zpool create POOL DISK', then 'jetpack --root DIR --set storage.dataset=POOL/jetpack init'"
+	}
+	return copies + "'jetpack --root DIR --set storage.dataset=" + pools[0] + "/jetpack init' makes a root that spares that"
+}
+
 // EngineConfig is what the configuration says of the sandbox engine; each platform
 // reads its part.
 type EngineConfig struct {

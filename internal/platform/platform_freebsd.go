@@ -76,6 +76,15 @@ func Lacks(_ context.Context, e sandbox.Engine, _ string) []string {
 	return nil
 }
 
+// LacksStorage says what this host does not have that a root wants which takes the best
+// storage there is, with what mends it.
+func LacksStorage(ctx context.Context, root Root) []string {
+	if root.Storage != "plaindir" {
+		return nil
+	}
+	return []string{lacksZFS(zfs.Pools(ctx))}
+}
+
 // Backends are all that this platform has, for the table of capabilities.
 func Backends() ([]storage.Info, []sandbox.Info) {
 	return []storage.Info{(*zfs.Driver)(nil).Info(), (*plaindir.Driver)(nil).Info()},

@@ -116,6 +116,9 @@ func Lacks(ctx context.Context, e sandbox.Engine, version string) (lacks []strin
 	return lacks
 }
 
+// LacksStorage has nothing to add: Init has said why it did not take overlay.
+func LacksStorage(context.Context, Root) []string { return nil }
+
 // Backends are all that there are, for the table of capabilities.
 func Backends() ([]storage.Info, []sandbox.Info) {
 	return []storage.Info{(*zfs.Driver)(nil).Info(), (*overlay.Driver)(nil).Info(), (*plaindir.Driver)(nil).Info()},

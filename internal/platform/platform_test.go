@@ -152,3 +152,21 @@ func TestInitKeepsStorage(t *testing.T) {
 		t.Errorf("again: %+v, %q, %v", again, did, err)
 	}
 }
+
+func TestLacksZFS(t *testing.T) {
+	for name, tt := range map[string]struct {
+		pools []string
+		err   error
+		want  string
+	}{
+		"no module": {nil, errors.New("the kernel has no ZFS loaded: run 'kldload zfs'"), "; the kernel has no ZFS loaded: run 'kldload zfs'"},
+		"no pool":   {nil, nil, "'zpool create POOL DISK'"},
+		"a pool":    {[]string{"tank", "zroot"}, nil, "storage.dataset=tank/jetpack init"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := lacksZFS(tt.pools, tt.err); !strings.Contains(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
