@@ -45,3 +45,13 @@ func unpatched(osrelease string) string {
 	}
 	return fmt.Sprintf("kernel %s gets no security patches any more, such as that of %s; upgrade FreeBSD", osrelease, advisory)
 }
+
+// networkMend says how an interface, which the system clones or has, gets a network for
+// pods that is there after the next boot, too.
+func networkMend(name string, cloned bool) string {
+	clone := ""
+	if cloned {
+		clone = "cloned_interfaces+=" + name + " "
+	}
+	return fmt.Sprintf(`'sysrc %sifconfig_%s="inet 172.23.0.1/16"' and 'service netif start %s' mend it`, clone, name, name)
+}

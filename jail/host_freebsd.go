@@ -3,6 +3,7 @@ package jail
 import (
 	"errors"
 	"fmt"
+	"net"
 
 	"golang.org/x/sys/unix"
 
@@ -39,5 +40,7 @@ func (e *Engine) Lacks() []string {
 
 // noNetwork adds the mend.
 func (e *Engine) noNetwork(err error) error {
-	return fmt.Errorf("%w; make it with 'ifconfig %s create inet 172.23.0.1/16'", err, e.cfg.Interface)
+	i, missing := net.InterfaceByName(e.cfg.Interface)
+	cloned := missing != nil || i.Flags&net.FlagLoopback != 0 // or else it may be a card
+	return fmt.Errorf("%w; %s", err, networkMend(e.cfg.Interface, cloned))
 }

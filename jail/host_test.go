@@ -31,3 +31,14 @@ func TestUnpatched(t *testing.T) {
 		}
 	}
 }
+
+func TestNetworkMend(t *testing.T) {
+	for cloned, want := range map[bool]string{
+		true:  `'sysrc cloned_interfaces+=lo1 ifconfig_lo1="inet 172.23.0.1/16"' and 'service netif start lo1' mend it`,
+		false: `'sysrc ifconfig_lo1="inet 172.23.0.1/16"' and 'service netif start lo1' mend it`,
+	} {
+		if got := networkMend("lo1", cloned); got != want {
+			t.Errorf("cloned %v: %s", cloned, got)
+		}
+	}
+}

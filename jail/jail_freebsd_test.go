@@ -420,9 +420,26 @@ func TestReleaseOfAnothersAddress(t *testing.T) {
 
 func TestLacks(t *testing.T) {
 	f := newFixture(t)
-	f.cfg.Interface = "nosuch0"
-	lacks := strings.Join(f.Lacks(), "\n")
-	if !strings.Contains(lacks, "nosuch0 does not exist") || !strings.Contains(lacks, "ifconfig nosuch0 create") {
-		t.Errorf("lacks: %s", lacks)
+	lacks := func(want ...string) {
+		t.Helper()
+		got := strings.Join(f.Lacks(), "\n")
+		for _, w := range want {
+			if !strings.Contains(got, w) {
+				t.Errorf("got %s, want %q", got, w)
+			}
+		}
 	}
+	f.cfg.Interface = "nosuch0"
+	lacks("nosuch0 does not exist", "sysrc cloned_interfaces+=nosuch0 ")
+	out, err := exec.CommandContext(t.Context(), "ifconfig", "lo", "create").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.cfg.Interface = strings.TrimSpace(string(out))
+	t.Cleanup(func() {
+		if err := exec.CommandContext(cleanupContext, "ifconfig", f.cfg.Interface, "destroy").Run(); err != nil {
+			t.Error(err)
+		}
+	})
+	lacks(f.cfg.Interface+" has no address with a network", "'sysrc cloned_interfaces+="+f.cfg.Interface+" ifconfig_")
 }
