@@ -38,6 +38,7 @@ const (
 	ruleMagic     = 0xdb0a087a
 	patternOffset = 16
 	patternSize   = 200
+	includeOffset = 234
 	onPath        = 2    // dr_icond: DRC_PATHPTRN
 	actHide       = 1    // dr_bacts: DRB_HIDE
 	actShow       = 2    // DRB_UNHIDE
@@ -69,9 +70,29 @@ func (r rule) marshal(set, number int) ([]byte, error) {
 // ruleSet is the number of the set that an encoded rule belongs to.
 func ruleSet(b []byte) int32 { return int32(binary.NativeEndian.Uint32(b[4:]) >> 16) }
 
-// hidesAll tells whether an encoded rule hides every device, itself or by including
-// another set.
-func hidesAll(b []byte) bool {
-	get := func(offset int) uint32 { return binary.NativeEndian.Uint32(b[offset:]) }
-	return get(8) == 0 && (get(216)&actInclude != 0 || get(216)&actFlags != 0 && get(220)&actHide != 0)
+// hidesAll tells whether an encoded rule hides every device, itself or if the set that
+// it includes does.
+func hidesAll(b []byte) bool { return hides(b) || field(b, 8) == 0 && field(b, 216)&actInclude != 0 }
+
+func hides(b []byte) bool {
+	return field(b, 8) == 0 && field(b, 216)&actFlags != 0 && field(b, 220)&actHide != 0
+}
+
+func field(b []byte, offset int) uint32 { return binary.NativeEndian.Uint32(b[offset:]) }
+
+// beginsHidden tells whether a set begins with hiding every device; first gives the first
+// rule of a set, or nil. The kernel goes as deep as that into sets that are included.
+func beginsHidden(set int32, depth uint32, first func(set int32) ([]byte, error)) (bool, error) {
+	for ; ; depth-- {
+		b, err := first(set)
+		switch {
+		case err != nil || b == nil || !hidesAll(b):
+			return false, err
+		case hides(b):
+			return true, nil
+		case depth == 0:
+			return false, nil
+		}
+		set = int32(binary.NativeEndian.Uint16(b[includeOffset:]))
+	}
 }

@@ -95,22 +95,29 @@ func checkDevices(dir string) error {
 	return nil
 }
 
-// checkRules makes sure that a set, unless it includes another, begins with hiding
-// everything: without any rule, say, /dev would have the host's disks.
+// checkRules makes sure that a set begins with hiding everything: without any rule, say,
+// /dev would have the host's disks.
 func checkRules(set int32) (err error) {
+	depth, err := unix.SysctlUint32("vfs.devfs.rule_depth")
+	if err != nil {
+		return fmt.Errorf("vfs.devfs.rule_depth: %w", err)
+	}
 	dev, err := os.Open("/dev")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, dev.Close()) }()
-	first, err := nextRule(dev, set, 0)
-	switch {
-	case err != nil:
+	first := func(set int32) ([]byte, error) { return nextRule(dev, set, 0) }
+	rule, err := first(set)
+	if err != nil {
 		return err
-	case first == nil:
-		return fmt.Errorf("devfs rule set %d has no rules; define it in /etc/devfs.rules, then 'service devfs restart'", set)
-	case !hidesAll(first):
-		return fmt.Errorf("devfs rule set %d does not begin with hiding every device; mend it in /etc/devfs.rules, then 'service devfs restart'", set)
 	}
-	return nil
+	if rule == nil {
+		return fmt.Errorf("devfs rule set %d has no rules; define it in /etc/devfs.rules, then 'service devfs restart'", set)
+	}
+	hidden, err := beginsHidden(set, depth, first)
+	if err == nil && !hidden {
+		err = fmt.Errorf("devfs rule set %d does not begin with hiding every device; mend it in /etc/devfs.rules, then 'service devfs restart'", set)
+	}
+	return err
 }

@@ -443,3 +443,29 @@ func TestLacks(t *testing.T) {
 	})
 	lacks(f.cfg.Interface+" has no address with a network", "'sysrc cloned_interfaces+="+f.cfg.Interface+" ifconfig_")
 }
+
+// A set that begins with including another is as good as that one.
+func TestCheckRules(t *testing.T) {
+	testenv.Root(t)
+	devfs := func(args ...string) {
+		t.Helper()
+		if out, err := exec.CommandContext(cleanupContext, "devfs", append([]string{"rule", "-s"}, args...)...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v\n%s", args, err, out)
+		}
+	}
+	hiding, showing, including := "54996", "54997", "54998"
+	devfs(hiding, "add", "hide")
+	devfs(showing, "add", "path", "null", "unhide")
+	for _, tt := range []struct {
+		included string
+		ok       bool
+	}{{hiding, true}, {showing, false}} {
+		devfs(including, "add", "include", tt.included)
+		if err := checkRules(54998); (err == nil) != tt.ok {
+			t.Errorf("one that includes %s: %v", tt.included, err)
+		}
+		devfs(including, "delset")
+	}
+	devfs(hiding, "delset")
+	devfs(showing, "delset")
+}
