@@ -4,8 +4,10 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -179,5 +181,37 @@ func TestKilledAtTheEnd(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("it still runs")
+	}
+}
+
+// So is what a test has started in a session of its own.
+func TestSessionsAtTheEnd(t *testing.T) {
+	fakeMachine(t)
+	h, err := connect(t.Context(), options{destination: "machine"}, filepath.Join(t.TempDir(), "ssh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := h.remote.Dir + "/stray"
+	if out, err := exec.CommandContext(t.Context(), "cp", "/bin/sleep", program).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	cmd := exec.CommandContext(t.Context(), program, "600")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.close(); err != nil {
+		t.Error(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("it has ended by itself")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it still runs")
+		_ = cmd.Process.Kill()
 	}
 }

@@ -14,6 +14,10 @@ take_away() { # ID
 		read -r group <"$dir/group"
 		kill -s KILL -- "-$group" 2>/dev/null
 	fi
+	# What has a session of its own, such as a metadata service that a pod has started.
+	programs | while read -r pid path; do
+		case $path in "$dir"/*) kill -s KILL "$pid" ;; esac
+	done
 	if command -v jls >/dev/null; then
 		jls jid path | while read -r jid path; do
 			case $path in "$dir"/*) jail -r "$jid" ;; esac
@@ -48,21 +52,26 @@ free() { # ID
 if [ "$(uname -s)" = FreeBSD ]; then
 	forced=-f
 	mounts() { mount -p | while read -r _ at _; do echo "$at"; done; }
+	programs() { procstat -ba 2>/dev/null | while read -r pid _ _ path; do echo "$pid $path"; done; }
 else
 	forced=-l
 	mounts() { while read -r _ at _; do echo "$at"; done </proc/self/mounts; }
+	programs() { for p in /proc/[0-9]*; do echo "${p#/proc/} $(readlink "$p/exe")"; done; }
 fi
 
 keep() { # ID [DISK]
 	trap '' HUP INT TERM PIPE
-	id=$1
+	id=$1 lives=
 	for old in "$prefix"*; do
 		[ -d "$old" ] || continue
 		case "$(ps -ax -o args 2>/dev/null)" in
-		*"sh -s ${old#"$prefix"}"*) ;; # a run that lives
+		*"sh -s ${old#"$prefix"}"*) lives=yes ;; # a run that lives
 		*) echo "taking away what is left of $old"; take_away "${old#"$prefix"}" || exit 1 ;;
 		esac
 	done
+	if [ -z "$lives" ]; then # limits of pods are nobody's then
+		rctl 2>/dev/null | grep -E '^(jail:jetpack-|loginclass:jp-)' | while read -r rule; do rctl -r "$rule"; done
+	fi
 	dir=$prefix$id
 	mkdir -m 711 "$dir" && mkdir "$dir/tmp" || exit 1
 	if command -v zpool >/dev/null; then
