@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -49,7 +50,7 @@ func Lease(ctx context.Context, name string, seed uint64, others func() ([]netip
 			addrs = append(addrs, a)
 			used[a] = true
 		}
-		err := lease(name, addrs, record, use)
+		err := lease(ctx, name, addrs, record, use)
 		if !errors.Is(err, unix.EADDRINUSE) || ctx.Err() != nil {
 			return err
 		}
@@ -69,7 +70,7 @@ func taken() (map[netip.Addr]bool, error) {
 	return all, nil
 }
 
-func lease(name string, addrs []netip.Addr, record, use func([]netip.Addr) error) (err error) {
+func lease(ctx context.Context, name string, addrs []netip.Addr, record, use func([]netip.Addr) error) (err error) {
 	if err := record(addrs); err != nil {
 		return err
 	}
@@ -78,10 +79,48 @@ func lease(name string, addrs []netip.Addr, record, use func([]netip.Addr) error
 			return errors.Join(err, remove(name, addrs[:i]))
 		}
 	}
+	for _, a := range addrs {
+		if err := settle(ctx, name, a); err != nil {
+			return errors.Join(err, remove(name, addrs))
+		}
+	}
 	if err := use(addrs); err != nil {
 		return errors.Join(err, remove(name, addrs))
 	}
 	return nil
+}
+
+// settled is how long the kernel may look for others with an address: once it takes a second.
+const settled = 10 * time.Second
+
+// settle waits until an IPv6 address can be bound to: on all interfaces but loopback ones the
+// kernel first asks whether somebody else has it (RFC 4862, 5.4; IN6_IFF_NODAD in a request
+// does not keep it from that). Errors: EADDRINUSE if somebody has.
+func settle(ctx context.Context, name string, a netip.Addr) error {
+	if a.Is4() {
+		return nil
+	}
+	r := request6{Addr: address6(a)}
+	copy(r.Name[:], name)
+	for end := time.Now().Add(settled); ; {
+		b, err := control(unix.AF_INET6, siocGIfAFlagV6, r)
+		if err != nil {
+			return fmt.Errorf("address %v of interface %s: %w", a, name, err)
+		}
+		switch flags := binary.NativeEndian.Uint32(b[unix.IFNAMSIZ:]); {
+		case flags&duplicated != 0:
+			return fmt.Errorf("address %v of interface %s: another machine has it: %w", a, name, unix.EADDRINUSE)
+		case flags&tentative == 0:
+			return nil
+		case time.Now().After(end):
+			return fmt.Errorf("address %v of interface %s cannot be used, since the interface is down; 'ifconfig %s up' mends it", a, name, name)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // Release takes addresses off an interface, but those that are in use: a record
@@ -126,6 +165,10 @@ const (
 	siocAIfAddrV6 = 0x8088691b // SIOCAIFADDR_IN6
 	siocDIfAddrV6 = 0x81206919 // SIOCDIFADDR_IN6
 	infinite      = 0xffffffff // ND6_INFINITE_LIFETIME
+
+	siocGIfAFlagV6 = 0xc1206949 // SIOCGIFAFLAG_IN6
+	tentative      = 2          // IN6_IFF_TENTATIVE
+	duplicated     = 4          // IN6_IFF_DUPLICATED
 )
 
 type (
