@@ -21,10 +21,12 @@ image() { # NAME PACKAGES
 	[ ! -e "$cache/images/$1.aci" ] || return 0
 	[ -d "$root" ] || { make -s build; jetpack init; }
 	echo "debootstrap: $1 (once)"
-	bmake -s -C images/debian-base clean
-	bmake -s -C images/debian-base NAME="example.com/$1" INCLUDE="$2" aci >"$cache/images/$1.log" 2>&1 ||
+	set -- "$1" "NAME=example.com/$1" "INCLUDE=$2"
+	bmake -s -C images/debian-base "$2" clean
+	bmake -s -C images/debian-base "$2" "$3" aci >"$cache/images/$1.log" 2>&1 ||
 		{ tail -5 "$cache/images/$1.log" >&2; exit 1; }
-	mv images/debian-base/image.aci "$cache/images/$1.aci"
+	mv "images/debian-base/$1.aci" "$cache/images/$1.aci"
+	bmake -s -C images/debian-base "$2" clean
 }
 image debian-base ""
 image debian-services nginx-light,redis-server,perl

@@ -31,10 +31,7 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	testenv.Root(t)
-	b := &bench{dir: t.TempDir(), make: "bmake"}
-	if runtime.GOOS == "freebsd" {
-		b.make = "make"
-	}
+	b := &bench{dir: t.TempDir(), make: bsdMake()}
 	for _, d := range []string{"images", "examples", "share"} {
 		if err := os.CopyFS(filepath.Join(b.dir, d), os.DirFS(filepath.Join(top, d))); err != nil {
 			t.Fatal(err)
@@ -191,13 +188,65 @@ func needsPackages(t *testing.T) {
 	}
 }
 
+// standIn makes a directory of commands with a jetpack that does nothing but what the makefiles
+// need, and gives the file that it writes down what it is asked for.
+func standIn(t *testing.T, share string) (bin, log string) {
+	t.Helper()
+	bin = t.TempDir()
+	log = filepath.Join(t.TempDir(), "log")
+	command(t, bin, "jetpack", fmt.Sprintf("case $* in\n'config path.share') echo %s; exit ;;\n*'image manifest'*) exit ;;\nesac\necho \"$*\" >>%s\n"+
+		"for a; do case $a in --save-id=*) echo sha512-made >\"${a#*=}\" ;; *.aci) : >\"$a\" ;; esac; done\ncase $* in *'image create'*) echo sha512-made ;; esac\n", share, log))
+	return bin, log
+}
+
+// command makes a command of a shell script.
+func command(t *testing.T, bin, name, script string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDebianBase makes two images of debian-base, with stand-ins for what makes them.
+func TestDebianBase(t *testing.T) {
+	share, err := filepath.Abs(filepath.Join(top, "share"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin, log := standIn(t, share)
+	command(t, bin, "dpkg", "echo arm64")
+	command(t, bin, "debootstrap", "mkdir -p rootfs/etc; echo 12.1 >rootfs/etc/debian_version")
+	dir := filepath.Join(t.TempDir(), "debian-base")
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(top, "images/debian-base"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"example.com/debian-base", "example.com/debian-services"} {
+		cmd := exec.CommandContext(t.Context(), bsdMake(), "NAME="+name)
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "MAKEFLAGS=")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, out)
+		}
+	}
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if made := strings.Count(string(text), "image create"); made != 2 {
+		t.Errorf("it made %d images, not one of each name:\n%s", made, text)
+	}
+}
+
+// bsdMake is the name of BSD make here.
+func bsdMake() string {
+	if runtime.GOOS == "freebsd" {
+		return "make"
+	}
+	return "bmake"
+}
+
 // TestImageMake tests share/jetpack.image.mk with a stand-in for jetpack: what it runs, for what
 // is set.
 func TestImageMake(t *testing.T) {
-	name := "bmake"
-	if runtime.GOOS == "freebsd" {
-		name = "make"
-	}
 	share, err := filepath.Abs(filepath.Join(top, "share"))
 	if err != nil {
 		t.Fatal(err)
@@ -255,20 +304,14 @@ func TestImageMake(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			log := filepath.Join(t.TempDir(), "log")
-			stub := filepath.Join(t.TempDir(), "jetpack")
-			script := fmt.Sprintf("#!/bin/sh\ncase $* in\n'config path.share') echo %s; exit ;;\n*'image manifest'*) exit ;;\nesac\necho \"$*\" >>%s\n"+
-				"for a; do case $a in --save-id=*) echo sha512-made >\"${a#*=}\" ;; *.aci) : >\"$a\" ;; esac; done\ncase $* in *'image create'*) echo sha512-made ;; esac\n", share, log)
-			if err := os.WriteFile(stub, []byte(script), 0o755); err != nil {
-				t.Fatal(err)
-			}
+			stub, log := standIn(t, share)
 			write("Makefile", tt.makefile, 0o644)
 			write("src/x", "x", 0o644)
 			write("a.txt", "x", 0o644)
 			run := func(target string) string {
-				cmd := exec.CommandContext(t.Context(), name, target)
+				cmd := exec.CommandContext(t.Context(), bsdMake(), target)
 				cmd.Dir = dir
-				cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(stub)+":"+os.Getenv("PATH"), "MAKEFLAGS=")
+				cmd.Env = append(os.Environ(), "PATH="+stub+":"+os.Getenv("PATH"), "MAKEFLAGS=")
 				out, err := cmd.CombinedOutput()
 				if (err != nil) != (tt.fails != "" && target != "clean") {
 					t.Fatalf("%v\n%s", err, out)
