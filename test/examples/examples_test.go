@@ -215,7 +215,7 @@ func TestDebianBase(t *testing.T) {
 	}
 	bin, log := standIn(t, share)
 	command(t, bin, "dpkg", "echo arm64")
-	command(t, bin, "debootstrap", "mkdir -p rootfs/etc; echo 12.1 >rootfs/etc/debian_version")
+	command(t, bin, "debootstrap", "mkdir -p rootfs/etc; echo 12.1 >rootfs/etc/debian_version; echo mine | tee rootfs/etc/resolv.conf >rootfs/etc/hostname")
 	dir := filepath.Join(t.TempDir(), "debian-base")
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join(top, "images/debian-base"))); err != nil {
 		t.Fatal(err)
@@ -233,6 +233,11 @@ func TestDebianBase(t *testing.T) {
 	}
 	if made := strings.Count(string(text), "image create"); made != 2 {
 		t.Errorf("it made %d images, not one of each name:\n%s", made, text)
+	}
+	for _, name := range []string{"resolv.conf", "hostname"} {
+		if _, err := os.Lstat(filepath.Join(dir, "rootfs/etc", name)); err == nil {
+			t.Errorf("the image has this host's %s", name)
+		}
 	}
 }
 
