@@ -88,15 +88,15 @@ func (b *Builder) Start(ctx context.Context, o Options, stdio runtime.IO) (*Buil
 	}
 	bare(m.Apps[0].App)
 	m.Annotations = b.permissions()
+	build := &Build{builder: b, base: base, options: o}
 	po := runtime.Options{
 		Network: o.Network, Profile: sandbox.ProfileRelaxed, NoMetadata: true, Transient: !o.Keep, KeepRootfs: o.Keep,
-		Fill: func(root string) error { return fill(ctx, root, o) },
+		Fill: func(root string) error { return build.fill(ctx, root) },
 	}
-	run, err := b.Runtime.Run(ctx, m, po, false, stdio)
-	if err != nil {
+	if build.Run, err = b.Runtime.Run(ctx, m, po, false, stdio); err != nil {
 		return nil, fmt.Errorf("build: %w", err)
 	}
-	return &Build{Run: run, builder: b, base: base, options: o}, nil
+	return build, nil
 }
 
 // bare leaves of the base's app what is the file system's: neither its handlers nor its
@@ -121,9 +121,10 @@ func (b *Builder) permissions() (annotations types.Annotations) {
 type Build struct {
 	Run *runtime.Run // for signals and the terminal; Finish waits for it
 
-	builder *Builder
-	base    *image.Image
-	options Options
+	builder  *Builder
+	base     *image.Image
+	options  Options
+	resolver resolver
 }
 
 // Finish waits for the command and takes the image into the store. Errors: ErrFailed,
@@ -169,6 +170,9 @@ func (b *Build) commit(ctx context.Context, root string, diff func() ([]storage.
 	}
 	if err := os.RemoveAll(filepath.Join(root, WorkDir)); err != nil {
 		return nil, fmt.Errorf("build: remove %s: %w", WorkDir, err)
+	}
+	if err := b.resolver.restore(root, b.options.Limits); err != nil {
+		return nil, fmt.Errorf("build: restore the base's %s: %w", resolvConf, err)
 	}
 	changes, err := diff()
 	if err != nil {
@@ -303,8 +307,15 @@ func (b *Build) complete(m *schema.ImageManifest) {
 	}}, m.Dependencies...)
 }
 
-// fill makes the command's directory in a root.
-func fill(ctx context.Context, root string, o Options) error {
+// fill makes the command's directory in a root, and gives it the resolver of the host whose network
+// it is to use.
+func (b *Build) fill(ctx context.Context, root string) error {
+	o := &b.options
+	if o.Network == sandbox.NetworkHost {
+		if err := b.resolver.replace(ctx, root); err != nil {
+			return fmt.Errorf("build: the host's %s: %w", resolvConf, err)
+		}
+	}
 	work := filepath.Join(root, WorkDir)
 	if err := os.Mkdir(work, 0o755); err != nil {
 		return fmt.Errorf("build: the base has a %s: %w", WorkDir, err)

@@ -57,6 +57,11 @@ func copyPacked(to, as string, l layer.Limits, pack func(*tar.Writer) error) (er
 		w.CloseWithError(err)
 	}()
 	defer func() { err = errors.Join(err, r.Close()) }()
+	return unpack(to, r, l, func(hdr *tar.Header) { hdr.Uid, hdr.Gid, hdr.Name = 0, 0, cmp.Or(as, hdr.Name) })
+}
+
+// unpack makes in a directory what an archive holds, each entry as change leaves it.
+func unpack(to string, archive io.Reader, l layer.Limits, change func(*tar.Header)) (err error) {
 	dir, err := os.Open(to)
 	if err != nil {
 		return err
@@ -67,7 +72,7 @@ func copyPacked(to, as string, l layer.Limits, pack func(*tar.Writer) error) (er
 		return err
 	}
 	defer func() { err = errors.Join(err, applier.Close()) }()
-	in := tar.NewReader(r)
+	in := tar.NewReader(archive)
 	for {
 		hdr, err := in.Next()
 		if err == io.EOF { //nolint:errorlint // a wrapped EOF is a failure to read
@@ -76,8 +81,8 @@ func copyPacked(to, as string, l layer.Limits, pack func(*tar.Writer) error) (er
 		if err != nil {
 			return err
 		}
-		hdr.Uid, hdr.Gid = 0, 0
-		name, err := layer.CleanName(cmp.Or(as, hdr.Name))
+		change(hdr)
+		name, err := layer.CleanName(hdr.Name)
 		if err != nil {
 			return err
 		}
