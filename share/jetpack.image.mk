@@ -29,7 +29,7 @@ _JETPACK = ${JETPACK} ${JETPACK_FLAGS}
 ACI_FILE      ?= image.aci
 FLAT_ACI_FILE ?= ${ACI_FILE:R}.flat.aci
 ACI_ID_FILE   ?= ${ACI_FILE}.id
-CLEAN_FILES   += ${ACI_FILE} ${ACI_FILE}.asc ${FLAT_ACI_FILE} ${ACI_ID_FILE}
+CLEAN_FILES   += ${ACI_FILE} ${ACI_FILE}.asc ${FLAT_ACI_FILE} ${ACI_ID_FILE} ${ACI_ID_FILE}.from
 
 .MAIN: image
 
@@ -83,11 +83,18 @@ BUILD_ARGS += ${v}=${${v}:Q}
 
 image: ${ACI_ID_FILE} .PHONY
 
-# The image is old when a file of its, of which products are none, is newer, or was removed from its
-# directory; and when the store has it no more.
+# The image is old when a source was changed or put in place after it, the parent's root, a makefile
+# and files with old times included (find's ctime); when what it is made of is called otherwise, or the
+# store knows the parent by another ID; and when the store has the image no more. Products are no sources.
+_PRODUCTS = -name '*.aci' -o -name '*.aci.*' -o -name ${ACI_ID_FILE:T:Q}.from -o -path '*/.jetpack.make*' -o -path '*/.git*' ${REPO:D-o -path ${BUILD_DIR:Q}/${REPO:Q} -o -path ${BUILD_DIR:Q}/${REPO:Q}/'*'}
+_FROM = { \
+	printf '%s\n' ${PARENT_IMAGE:Q} ${ROOTFS:Q} ${BUILD_COMMAND:Q} ${BUILD_ARGS:Q} ${BUILD_CP:Q}; \
+	${PARENT_IMAGE:D${_JETPACK} image inspect ${PARENT_IMAGE:Q} 2>/dev/null | grep '"id"' | head -n 1;} \
+	find ${BUILD_DIR:Q} ! \( ${_PRODUCTS} ${ROOTFS:D-o -path ${BUILD_DIR:Q}/${ROOTFS:Q} -o -path ${BUILD_DIR:Q}/${ROOTFS:Q}/'*'} \) | sort; }
 .if !make(clean) && !make(clean.*) && exists(${ACI_ID_FILE})
-_CHANGED != find ${BUILD_DIR:Q} ${BUILD_CP:N.jetpack.make} -newer ${ACI_ID_FILE:Q} \
-	! -path ${BUILD_DIR:Q} ! -name '*.aci' ! -name '*.aci.*' ${ROOTFS REPO:L:@v@${${v}:D! -path ${BUILD_DIR:Q}/${${v}:Q} ! -path ${BUILD_DIR:Q}/${${v}:Q}/'*'}@} ! -path '*/.jetpack.make*' ! -path '*/.git*' | head -n 1; \
+_CHANGED != find -H ${BUILD_DIR:Q} ${BUILD_CP:N.jetpack.make} ${.MAKE.MAKEFILES:N/usr/share/mk/*} ${ROOTFS:Q} -newercm ${ACI_ID_FILE:Q} \
+	! -path ${BUILD_DIR:Q} ! \( ${_PRODUCTS} \) | head -n 1; \
+	${_FROM} | cmp -s - ${ACI_ID_FILE:Q}.from || echo other; \
 	${_JETPACK} image manifest `cat ${ACI_ID_FILE:Q}` >/dev/null 2>&1 || echo gone
 .if !empty(_CHANGED)
 .PHONY: ${ACI_ID_FILE}
@@ -107,6 +114,7 @@ ${ACI_ID_FILE}:
 	${_JETPACK} image build --net=${BUILD_NET} --dir=${BUILD_DIR:Q} ${BUILD_CP:@f@--cp=${f:Q}@} \
 		--save-id=${.TARGET:Q} ${BUILD_FLAGS} ${PARENT_IMAGE:Q} -- ${BUILD_COMMAND} ${BUILD_ARGS}
 .endif
+	@${_FROM} >${.TARGET:Q}.from
 
 aci: ${ACI_FILE} .PHONY
 ${ACI_FILE}: ${ACI_ID_FILE}

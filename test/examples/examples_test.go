@@ -159,6 +159,17 @@ func TestExamples(t *testing.T) {
 					t.Errorf("no %q in:\n%s", want, out)
 				}
 			}
+			if tt.name == "layers" {
+				again := func(want int) {
+					out := b.run(t, b.make, "-C", "examples/layers", "images")
+					if got := strings.Count(out, "image build"); got != want {
+						t.Errorf("made %d images again, not %d:\n%s", got, want, out)
+					}
+				}
+				again(0)
+				b.run(t, "sh", "-c", "sed s/rules/laws/ examples/layers/base/Makefile >new && mv new examples/layers/base/Makefile")
+				again(5) // the base, the runtime on it, and each tenant's app on that
+			}
 			b.run(t, b.make, "-C", filepath.Join("examples", tt.name), "clean")
 		})
 	}
@@ -189,13 +200,17 @@ func needsPackages(t *testing.T) {
 }
 
 // standIn makes a directory of commands with a jetpack that does nothing but what the makefiles
-// need, and gives the file that it writes down what it is asked for.
+// need, and gives the file that it writes down what it is asked for. What it knows of a parent is in
+// the file parent.
 func standIn(t *testing.T, share string) (bin, log string) {
 	t.Helper()
 	bin = t.TempDir()
 	log = filepath.Join(t.TempDir(), "log")
-	command(t, bin, "jetpack", fmt.Sprintf("case $* in\n'config path.share') echo %s; exit ;;\n*'image manifest'*) exit ;;\nesac\necho \"$*\" >>%s\n"+
-		"for a; do case $a in --save-id=*) echo sha512-made >\"${a#*=}\" ;; *.aci) : >\"$a\" ;; esac; done\ncase $* in *'image create'*) echo sha512-made ;; esac\n", share, log))
+	command(t, bin, "jetpack", fmt.Sprintf("case $* in\n'config path.share') echo %s; exit ;;\n*'image manifest'*) exit ;;\n*'image inspect'*) cat %s; exit ;;\nesac\necho \"$*\" >>%s\n"+
+		"for a; do case $a in --save-id=*) echo sha512-made >\"${a#*=}\" ;; *.aci) : >\"$a\" ;; esac; done\ncase $* in *'image create'*) echo sha512-made ;; esac\n", share, filepath.Join(bin, "parent"), log))
+	if err := os.WriteFile(filepath.Join(bin, "parent"), []byte("[\n  {\n    \"id\": \"sha512-parent\",\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	return bin, log
 }
 
@@ -353,10 +368,81 @@ func TestImageMake(t *testing.T) {
 				t.Errorf("again it ran\n%s", text)
 			}
 			run("clean")
-			for _, left := range []string{"image.aci", "image.aci.id", "my.aci", "my.aci.id", "image.flat.aci", ".jetpack.make"} {
+			for _, left := range []string{"image.aci", "image.aci.id", "my.aci", "my.aci.id", "image.aci.id.from", "image.flat.aci", ".jetpack.make"} {
 				if _, err := os.Stat(filepath.Join(dir, left)); err == nil {
 					t.Errorf("make clean leaves %s", left)
 				}
+			}
+		})
+	}
+}
+
+// TestImageMakeAgain tests when share/jetpack.image.mk builds an image again.
+func TestImageMakeAgain(t *testing.T) {
+	share, err := filepath.Abs(filepath.Join(top, "share"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	include := ".include \"" + share + "/jetpack.image.mk\"\n"
+	const parent = "PARENT_IMAGE ?= p\nBUILD_DIR = src\nBUILD_CP = more.txt\nBUILD_COMMAND = b\nBUILD_ARGS = $$(date)\n.include \"own.mk\"\n"
+	const root = "ROOTFS = base.tar\nmanifest.json: .PHONY\n\techo {} >${.TARGET}\n"
+	for _, tt := range []struct {
+		name, makefile string
+		change         string // a command, between the first time and the second
+		args           []string
+		same           bool
+	}{
+		{name: "nothing", makefile: parent, same: true},
+		{name: "nothing of a root", makefile: root, same: true},
+		{name: "a product", makefile: "BUILD_DIR = .\n" + parent, change: "echo x >image.aci; echo x >image.aci.asc", same: true},
+		{name: "a file", makefile: parent, change: "echo y >src/x"},
+		{name: "a file with an old time", makefile: parent, change: "echo y >new; touch -t 200001010000 new; mv new src/x"},
+		{name: "another file with an old time", makefile: parent, change: "echo y >new; touch -t 200001010000 new; mv new more.txt"},
+		{name: "a file less", makefile: parent, change: "rm src/gone"},
+		{name: "a file of a directory less", makefile: parent, change: "rm src/dir/gone"},
+		{name: "the makefile", makefile: parent, change: "echo >>Makefile"},
+		{name: "an included makefile", makefile: parent, change: "echo >>own.mk"},
+		{name: "the parent was built again", makefile: parent, change: `sed s/sha512-parent/sha512-other/ "$BIN/parent" >new; mv new "$BIN/parent"`},
+		{name: "another parent", makefile: parent, args: []string{"PARENT_IMAGE=q"}},
+		{name: "another argument", makefile: parent, args: []string{"BUILD_ARGS=x"}},
+		{name: "a root with an old time", makefile: root, change: "echo y >new; touch -t 200001010000 new; mv new base.tar"},
+		{name: "another root", makefile: root, args: []string{"ROOTFS=src"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bin, log := standIn(t, share)
+			dir := t.TempDir()
+			run := func(name string, args ...string) {
+				cmd := exec.CommandContext(t.Context(), name, args...)
+				cmd.Dir, cmd.Env = dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "MAKEFLAGS=", "BIN="+bin)
+				if out, err := cmd.CombinedOutput(); err != nil {
+					t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+				}
+			}
+			made := func() int {
+				text, err := os.ReadFile(log)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return strings.Count(string(text), "image build ") + strings.Count(string(text), "image create ")
+			}
+			run("sh", "-c", "mkdir -p src/dir; touch src/x src/gone src/dir/gone more.txt base.tar own.mk")
+			if err := os.WriteFile(filepath.Join(dir, "Makefile"), []byte(tt.makefile+include), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			run(bsdMake())
+			// File systems tell no more than ticks of the clock apart.
+			run("sh", "-c", "until [ -n \"$(find now -newer image.aci.id 2>/dev/null)\" ]; do touch now; done; rm now; "+tt.change)
+			run(bsdMake(), tt.args...)
+			want := 2
+			if tt.same {
+				want = 1
+			}
+			if got := made(); got != want {
+				t.Errorf("it was made %d times, not %d", got, want)
+			}
+			run(bsdMake(), tt.args...)
+			if got := made(); got > want {
+				t.Errorf("with nothing changed it was made %d times, not %d", got, want)
 			}
 		})
 	}
