@@ -74,7 +74,7 @@ func (c *cli) runBuild(ctx context.Context, o *buildOptions, base string, comman
 		return err
 	}
 	rt.Images = c.fetching(h, o.waived, false, o.pull)
-	if base, err = c.bringIn(ctx, h, base, ociOptions{o.waived, false, pullMissing, ""}); err != nil {
+	if base, err = c.bringIn(ctx, h, base, ociOptions{o.waived, false, o.pull, ""}); err != nil {
 		return err
 	}
 	interrupts := catchInterrupts(rt.Grace)
