@@ -17,7 +17,6 @@ import (
 
 	"github.com/jetpack-run/jetpack/image"
 	"github.com/jetpack-run/jetpack/image/aci"
-	"github.com/jetpack-run/jetpack/image/extract"
 	"github.com/jetpack-run/jetpack/internal/manifest"
 )
 
@@ -29,7 +28,8 @@ func newImageEditCommand(c *cli) *cobra.Command {
 		Short: "Make an image with another manifest and the same files",
 		Long: "Make an image of the same files with another manifest, take it into the store, without\n" +
 			"a signature, and print its ID; with --output only write it to a file. IMAGE stays as\n" +
-			"it is. Of an OCI image the new one is an ACI that depends on it.\n\n" +
+			"it is. Of an OCI image the new one is an ACI that depends on it; a file has the whole\n" +
+			"root of what is made of an OCI image, as 'image export' writes it.\n\n" +
 			"COMMAND is words, or a JSON array of them. An image that had nothing to run gets user\n" +
 			"and group 0. What is dropped need not be there.",
 		Args: exactly(1, "one IMAGE"),
@@ -48,8 +48,15 @@ func newImageEditCommand(c *cli) *cobra.Command {
 }
 
 func (c *cli) runEdit(ctx context.Context, h *host, img *image.Image, edits []manifestEdit, o outputOptions) error {
+	flat, err := madeOfOCI(ctx, h, img)
+	if err != nil {
+		return err
+	}
 	m := img.Parsed()
-	if img.OCI != nil {
+	switch flat = flat && o.output != ""; {
+	case flat:
+		m = flatManifest(img)
+	case img.OCI != nil:
 		above, err := manifestAbove(img)
 		if err != nil {
 			return err
@@ -65,8 +72,11 @@ func (c *cli) runEdit(ctx context.Context, h *host, img *image.Image, edits []ma
 		return err
 	}
 	err = c.putImage(ctx, o, "image edit", func(w io.Writer) error {
-		if img.OCI != nil {
-			return emptyImage(ctx, h, img, w, raw, compression)
+		switch {
+		case flat:
+			return packRoot(ctx, h, img, w, raw, aci.PackOptions{Compression: compression})
+		case img.OCI != nil: // nothing but the top directory
+			return packRoot(ctx, h, img, w, raw, aci.PackOptions{Names: []string{"."}, Compression: compression})
 		}
 		return withArchive(h, img, func(in io.Reader) error { return aci.Rewrite(ctx, w, in, raw, compression) })
 	})
@@ -86,13 +96,6 @@ func manifestAbove(img *image.Image) (*schema.ImageManifest, error) {
 	m := *img.Parsed()
 	m.Dependencies = types.Dependencies{{ImageName: m.Name, ImageID: id}}
 	return &m, nil
-}
-
-// emptyImage writes an image with nothing but the top directory of another one's root.
-func emptyImage(ctx context.Context, h *host, img *image.Image, w io.Writer, raw []byte, compression extract.Compression) error {
-	return h.images.WithRoot(ctx, img, func(root string) error {
-		return aci.Pack(ctx, w, raw, aci.PackOptions{Root: root, Names: []string{"."}, Compression: compression})
-	})
 }
 
 // editManifest gives a manifest with changes, without touching m.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/appc/spec/schema"
 	"github.com/spf13/cobra"
 
 	"github.com/jetpack-run/jetpack/image"
@@ -34,7 +35,8 @@ func newImageExportCommand(c *cli) *cobra.Command {
 		Short: "Write an image to a file or standard output (-)",
 		Long: "Write an image's archive, just as it came, to a file or standard output (-). With\n" +
 			"--flat it is an archive of the image's whole root, which depends on no other image;\n" +
-			"so it is for an OCI image in any case.\n\n" +
+			"so it is in any case for an OCI image and what is made of one, since an archive cannot\n" +
+			"name that as a dependency for others to fetch.\n\n" +
 			"With --format oci-archive or docker-archive the file is for other tools, with oci FILE is\n" +
 			"a directory, an image layout, to which the image is added as NAME:VERSION. An OCI\n" +
 			"image has the layers with which it came; an ACI has one for itself and each first\n" +
@@ -68,7 +70,11 @@ func newImageExportCommand(c *cli) *cobra.Command {
 
 // exporter gives what writes an image as an ACI.
 func (c *cli) exporter(ctx context.Context, h *host, img *image.Image, o exportOptions) (func(io.Writer) error, error) {
-	flat := o.flat || img.OCI != nil
+	flat, err := madeOfOCI(ctx, h, img)
+	if err != nil {
+		return nil, err
+	}
+	flat = flat || o.flat
 	if !flat && o.compression == "" {
 		return func(w io.Writer) error {
 			return withArchive(h, img, func(in io.Reader) error {
@@ -86,21 +92,39 @@ func (c *cli) exporter(ctx context.Context, h *host, img *image.Image, o exportO
 			return withArchive(h, img, func(in io.Reader) error { return aci.Recompress(ctx, w, in, compression) })
 		}, nil
 	}
+	raw, err := manifest.MarshalImage(flatManifest(img))
+	if err != nil {
+		return nil, err
+	}
 	latest, err := sourceDate()
 	if err != nil {
 		return nil, err
 	}
+	return func(w io.Writer) error {
+		return packRoot(ctx, h, img, w, raw, aci.PackOptions{Latest: latest, Compression: compression})
+	}, nil
+}
+
+// madeOfOCI tells whether an image is an OCI image or depends on one, of which others would
+// find nothing by the ID that an ACI has to name it by.
+func madeOfOCI(ctx context.Context, h *host, img *image.Image) (bool, error) {
+	images, err := h.images.Walk(ctx, img)
+	return slices.ContainsFunc(images, func(i *image.Image) bool { return i.OCI != nil }), err
+}
+
+// flatManifest is the manifest of an ACI with the whole root of an image.
+func flatManifest(img *image.Image) *schema.ImageManifest {
 	m := *img.Parsed()
 	m.Dependencies, m.PathWhitelist = nil, nil
-	raw, err := manifest.MarshalImage(&m)
-	if err != nil {
-		return nil, err
-	}
-	return func(w io.Writer) error {
-		return h.images.WithRoot(ctx, img, func(root string) error {
-			return aci.Pack(ctx, w, raw, aci.PackOptions{Root: root, Latest: latest, Compression: compression})
-		})
-	}, nil
+	return &m
+}
+
+// packRoot writes an ACI of the root of an image.
+func packRoot(ctx context.Context, h *host, img *image.Image, w io.Writer, raw []byte, o aci.PackOptions) error {
+	return h.images.WithRoot(ctx, img, func(root string) error {
+		o.Root = root
+		return aci.Pack(ctx, w, raw, o)
+	})
 }
 
 // compression is what a flag says, or else the configuration.
