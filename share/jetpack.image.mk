@@ -46,7 +46,7 @@ build..packages: .PHONY
 	dpkg -s ${PKG_INSTALL} >/dev/null 2>&1 || { \
 		apt-get -q update && \
 		env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install ${PKG_INSTALL} && \
-		apt-get clean && rm -rf /var/lib/apt/lists/*; }
+		apt-get clean && find /var/lib/apt/lists -type f -delete; }
 .else
 	env ASSUME_ALWAYS_YES=YES pkg install ${PKG_INSTALL}
 	env ASSUME_ALWAYS_YES=YES pkg clean --all
