@@ -136,6 +136,14 @@ func TestExamples(t *testing.T) {
 		if out := b.run(t, b.make, "-C", "images/example.showenv"); !strings.Contains(out, "image build") {
 			t.Errorf("not built again:\n%s", out)
 		}
+		// With a time for all that is in it, it is the same whenever it is built.
+		id := func() string {
+			b.run(t, "env", "SOURCE_DATE_EPOCH=1000000000", b.make, "-C", "images/example.showenv", "clean", "image")
+			return b.run(t, "cat", "images/example.showenv/image.aci.id")
+		}
+		if first, second := id(), id(); first != second {
+			t.Errorf("built twice it is %s and %s", first, second)
+		}
 	})
 	for _, tt := range []struct {
 		name string
