@@ -6,6 +6,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,10 @@ const ManifestFile = "manifest.json"
 // spec's words.
 const baseOS = "JETPACK_BASE_OS"
 
+// sourceDate is the variable that says the time of what is made, in seconds of Unix
+// (reproducible-builds.org).
+const sourceDate = "SOURCE_DATE_EPOCH"
+
 // appName is the pod's only app.
 const appName types.ACName = "build"
 
@@ -81,7 +86,7 @@ func (b *Builder) Start(ctx context.Context, o Options, stdio runtime.IO) (*Buil
 	}
 	m, err := b.Runtime.Template(ctx, []runtime.AppRequest{{
 		Image: string(base.ID), Name: appName.String(), Exec: o.Command[0], Args: o.Command[1:],
-		User: "0", Group: "0", WorkDir: WorkDir, Env: append([]string{baseOS + "=" + base.Label("os")}, o.Env...),
+		User: "0", Group: "0", WorkDir: WorkDir, Env: b.environment(base, o),
 	}}, nil)
 	if err != nil {
 		return nil, err
@@ -97,6 +102,16 @@ func (b *Builder) Start(ctx context.Context, o Options, stdio runtime.IO) (*Buil
 		return nil, fmt.Errorf("build: %w", err)
 	}
 	return build, nil
+}
+
+// environment is what the command finds in addition to the base's. A base without a label for it is
+// of the host's operating system, as for a pod.
+func (b *Builder) environment(base *image.Image, o Options) []string {
+	env := []string{baseOS + "=" + cmp.Or(base.Label("os"), b.Runtime.OS)}
+	if !o.Epoch.IsZero() {
+		env = append(env, fmt.Sprintf("%s=%d", sourceDate, o.Epoch.Unix()))
+	}
+	return append(env, o.Env...)
 }
 
 // bare leaves of the base's app what is the file system's: neither its handlers nor its
