@@ -264,6 +264,49 @@ func TestDebianBase(t *testing.T) {
 	}
 }
 
+// TestFreeBSDBase makes images of releases that are not this host's.
+func TestFreeBSDBase(t *testing.T) {
+	share, err := filepath.Abs(filepath.Join(top, "share"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const version = "mkdir -p t/bin; echo 'USERLAND_VERSION=\"13.2-RELEASE-p4\"' >t/bin/freebsd-version"
+	for _, tt := range []struct{ name, root, make, says string }{
+		{name: "a tree", root: "t", make: version},
+		{name: "an archive", root: "base.txz", make: version + "; tar -cJf base.txz -C t bin"},
+		{name: "an archive with dots", root: "base.txz", make: version + "; tar -cJf base.txz -C t ./bin"},
+		{name: "another tree", root: "t", make: "mkdir -p t/bin", says: "t: no bin/freebsd-version"},
+		{name: "another archive", root: "base.txz", make: "mkdir -p t/bin; tar -cJf base.txz -C t .", says: "base.txz: no bin/freebsd-version"},
+		{name: "none", root: "base.txz", make: ":", says: "base.txz: no bin/freebsd-version"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bin, _ := standIn(t, share)
+			dir := filepath.Join(t.TempDir(), "freebsd-base")
+			if err := os.CopyFS(dir, os.DirFS(filepath.Join(top, "images/freebsd-base"))); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", tt.make+"; exec "+bsdMake()+" ROOTFS="+tt.root+" ARCH=arm64")
+			cmd.Dir, cmd.Env = dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "MAKEFLAGS=")
+			out, err := cmd.CombinedOutput()
+			if (err != nil) != (tt.says != "") || !strings.Contains(string(out), tt.says) {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			if tt.says != "" {
+				return
+			}
+			manifest, err := os.ReadFile(filepath.Join(dir, "manifest.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range []string{`{"name": "version", "value": "13.2"}`, `{"name": "arch", "value": "aarch64"}`, `{"name": "os.version", "value": "13.2-RELEASE"}`} {
+				if !strings.Contains(string(manifest), want) {
+					t.Errorf("no %s in %s", want, manifest)
+				}
+			}
+		})
+	}
+}
+
 // bsdMake is the name of BSD make here.
 func bsdMake() string {
 	if runtime.GOOS == "freebsd" {
