@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/appc/spec/schema"
@@ -22,7 +24,7 @@ import (
 
 func newImageEditCommand(c *cli) *cobra.Command {
 	var e manifestEdits
-	var o outputOptions
+	var o editOptions
 	cmd := &cobra.Command{
 		Use:   "edit IMAGE FLAGS",
 		Short: "Make an image with another manifest and the same files",
@@ -34,7 +36,7 @@ func newImageEditCommand(c *cli) *cobra.Command {
 			"and group 0. What is dropped need not be there.",
 		Args: exactly(1, "one IMAGE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(e.edits) == 0 {
+			if len(e.edits) == 0 && o.manifest == "" {
 				return usagef("say what is to be different; see '%s --help'", cmd.CommandPath())
 			}
 			return c.eachImage(cmd.Context(), args, func(h *host, img *image.Image) error {
@@ -42,26 +44,39 @@ func newImageEditCommand(c *cli) *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().StringVar(&o.manifest, "manifest", "", "the whole manifest, in a `FILE`, to which the other flags make changes")
 	e.add(cmd.Flags())
 	o.add(cmd)
 	return cmd
 }
 
-func (c *cli) runEdit(ctx context.Context, h *host, img *image.Image, edits []manifestEdit, o outputOptions) error {
+type editOptions struct {
+	manifest string
+	outputOptions
+}
+
+func (c *cli) runEdit(ctx context.Context, h *host, img *image.Image, edits []manifestEdit, o editOptions) error {
 	flat, err := madeOfOCI(ctx, h, img)
 	if err != nil {
 		return err
 	}
 	m := img.Parsed()
-	switch flat = flat && o.output != ""; {
-	case flat:
+	if flat = flat && o.output != ""; flat {
 		m = flatManifest(img)
-	case img.OCI != nil:
-		above, err := manifestAbove(img)
+	}
+	if o.manifest != "" {
+		written, err := c.readImageManifest(o.manifest)
 		if err != nil {
 			return err
 		}
-		m = above
+		if m, _, err = manifest.ParseImage(written); err != nil {
+			return err
+		}
+	}
+	if img.OCI != nil && !flat {
+		if m, err = manifestAbove(img, m); err != nil {
+			return err
+		}
 	}
 	raw, err := editManifest(m, edits)
 	if err != nil {
@@ -71,7 +86,7 @@ func (c *cli) runEdit(ctx context.Context, h *host, img *image.Image, edits []ma
 	if err != nil {
 		return err
 	}
-	err = c.putImage(ctx, o, "image edit", func(w io.Writer) error {
+	err = c.putImage(ctx, o.outputOptions, "image edit", func(w io.Writer) error {
 		switch {
 		case flat:
 			return packRoot(ctx, h, img, w, raw, aci.PackOptions{Compression: compression})
@@ -87,15 +102,15 @@ func (c *cli) runEdit(ctx context.Context, h *host, img *image.Image, edits []ma
 	return nil
 }
 
-// manifestAbove is the manifest of an ACI that adds nothing to an OCI image.
-func manifestAbove(img *image.Image) (*schema.ImageManifest, error) {
+// manifestAbove is m for an ACI that adds nothing to an OCI image.
+func manifestAbove(img *image.Image, m *schema.ImageManifest) (*schema.ImageManifest, error) {
 	id, err := types.NewHash(string(img.ID))
 	if err != nil {
 		return nil, err
 	}
-	m := *img.Parsed()
-	m.Dependencies = types.Dependencies{{ImageName: m.Name, ImageID: id}}
-	return &m, nil
+	above := *m
+	above.Dependencies = append(types.Dependencies{{ImageName: img.Parsed().Name, ImageID: id}}, m.Dependencies...)
+	return &above, nil
 }
 
 // editManifest gives a manifest with changes, without touching m.
@@ -137,6 +152,8 @@ func (e *manifestEdits) add(f *pflag.FlagSet) {
 		{"label", "set a label: `NAME=VALUE`; NAME= drops it", editLabel},
 		{"annotation", "set an annotation: `NAME=VALUE`; NAME= drops it", editAnnotation},
 		{"dependency", "add a dependency, or set its labels: `NAME[:VERSION][,LABEL=VALUE]...`", addDependency},
+		{"dependency-id", "set the ID that a dependency must have: `NAME=ID`; NAME= drops it", editDependencyID},
+		{"dependency-size", "set the size that a dependency should have: `NAME=BYTES`; NAME= drops it", editDependencySize},
 		{"unset-dependency", "drop the dependency on `NAME`", dropDependency},
 		{"exec", "set the `COMMAND` that is run", editApp(func(a *types.App, v string) (err error) {
 			a.Exec, err = parseCommand(v)
@@ -258,8 +275,51 @@ func addDependency(m *schema.ImageManifest, text string) error {
 	for _, name := range slices.Sorted(maps.Keys(ref.Labels)) {
 		dep.Labels = append(dep.Labels, types.Label{Name: types.ACIdentifier(name), Value: ref.Labels[name]})
 	}
-	m.Dependencies = setOrDrop(m.Dependencies, dep, false, func(d types.Dependency) bool { return d.ImageName == dep.ImageName })
+	if old := dependency(m, dep.ImageName); old != nil { // of which there may be an ID and a size
+		old.Labels = dep.Labels
+		return nil
+	}
+	m.Dependencies = append(m.Dependencies, dep)
 	return nil
+}
+
+func editDependencyID(m *schema.ImageManifest, pair string) error {
+	return editDependency(m, pair, func(d *types.Dependency, id string) (err error) {
+		if d.ImageID = nil; id != "" {
+			d.ImageID, err = types.NewHash(id)
+		}
+		return err
+	})
+}
+
+func editDependencySize(m *schema.ImageManifest, pair string) error {
+	return editDependency(m, pair, func(d *types.Dependency, bytes string) error {
+		size, err := strconv.ParseUint(cmp.Or(bytes, "0"), 10, 63)
+		d.Size = uint(size)
+		return err
+	})
+}
+
+// editDependency changes what NAME=VALUE is about to its value.
+func editDependency(m *schema.ImageManifest, pair string, edit func(d *types.Dependency, value string) error) error {
+	name, value, err := cutPair(pair)
+	if err != nil {
+		return err
+	}
+	d := dependency(m, name)
+	if d == nil {
+		return fmt.Errorf("it does not depend on %s; --dependency adds that", name)
+	}
+	return edit(d, value)
+}
+
+// dependency is the first one of a name, or nil.
+func dependency(m *schema.ImageManifest, name types.ACIdentifier) *types.Dependency {
+	i := slices.IndexFunc(m.Dependencies, func(d types.Dependency) bool { return d.ImageName == name })
+	if i < 0 {
+		return nil
+	}
+	return &m.Dependencies[i]
 }
 
 func dropDependency(m *schema.ImageManifest, name string) error {
