@@ -2,6 +2,7 @@ package oci
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"path"
 	"strconv"
@@ -25,7 +26,13 @@ func (e Exporter) config(m *schema.ImageManifest) (*v1.ConfigFile, []string, err
 	}
 	for _, a := range m.Annotations {
 		switch a.Name {
-		case "created", healthcheck: // the latter is jetpack's own, as it came
+		case "created":
+		case healthcheck:
+			if h := (*v1.HealthConfig)(nil); json.Unmarshal([]byte(a.Value), &h) == nil {
+				c.Config.Healthcheck = h
+			} else {
+				c.Config.Labels[a.Name.String()] = a.Value
+			}
 		case image.StopSignal:
 			c.Config.StopSignal = a.Value
 		case "authors":

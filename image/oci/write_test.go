@@ -134,7 +134,7 @@ func chain(t *testing.T, s *place) (base, top *image.Image) {
 	s.importACI(t, middle)
 	top = s.importACI(t, acitest.Image(t, "example.com/top", acitest.WithField(`"dependencies":[{"imageName":"example.com/middle"}]`),
 		acitest.WithField(`"labels":[{"name":"version","value":"2.0"},{"name":"os","value":"linux"},{"name":"arch","value":"aarch64"}]`),
-		acitest.WithField(`"annotations":[{"name":"created","value":"2026-01-02T03:04:05Z"},{"name":"authors","value":"me"},{"name":"x","value":"y"}]`),
+		acitest.WithField(`"annotations":[{"name":"created","value":"2026-01-02T03:04:05Z"},{"name":"authors","value":"me"},{"name":"x","value":"y"},{"name":"jetpack/healthcheck","value":"{\"Test\":[\"CMD\",\"x\"],\"Interval\":5}"}]`),
 		acitest.WithField(`"app":{"exec":["/a","b"],"user":"1","group":"2","workingDirectory":"/w","supplementaryGIDs":[3],
 			"environment":[{"name":"A","value":"b=c"}],"mountPoints":[{"name":"data","path":"/data"}],
 			"ports":[{"name":"web","protocol":"tcp","port":80,"count":2}],"eventHandlers":[{"name":"pre-start","exec":["/p"]}]}`),
@@ -172,6 +172,7 @@ func TestExport(t *testing.T) {
 		Entrypoint: []string{"/a", "b"}, User: "1:2", WorkingDir: "/w", Env: []string{"A=b=c"}, Volumes: map[string]struct{}{"/data": {}},
 		ExposedPorts: map[string]struct{}{"80/tcp": {}, "81/tcp": {}},
 		Labels:       map[string]string{"x": "y", "org.opencontainers.image.version": "2.0"},
+		Healthcheck:  &v1.HealthConfig{Test: []string{"CMD", "x"}, Interval: 5},
 	}
 	if got, want := asJSON(t, c.Config), asJSON(t, want); got != want {
 		t.Errorf("configuration\n%s, want\n%s", got, want)
@@ -189,6 +190,16 @@ func TestExport(t *testing.T) {
 		if got := entryNames(t, layers[1]); !slices.Contains(got, w) {
 			t.Errorf("no %s in %q", w, got)
 		}
+	}
+}
+
+// What is no healthcheck, though it has the name of one, is a label as other annotations are.
+func TestExportNoHealthcheck(t *testing.T) {
+	s := newPlace(t)
+	img := s.importACI(t, acitest.Image(t, "example.com/x", acitest.WithField(`"annotations":[{"name":"jetpack/healthcheck","value":"[1]"}]`)))
+	c, err := s.open(t, img).ConfigFile()
+	if err != nil || c.Config.Healthcheck != nil || c.Config.Labels["jetpack/healthcheck"] != "[1]" {
+		t.Errorf("got %+v, %v", c, err)
 	}
 }
 
