@@ -24,6 +24,7 @@ type exportOptions struct {
 	format      string
 	flat        bool
 	compression string
+	signature   bool
 }
 
 var exportFormats = []string{"aci", "oci", "oci-archive", "docker-archive"}
@@ -49,6 +50,9 @@ func newImageExportCommand(c *cli) *cobra.Command {
 			if o.format != "aci" && (o.flat || o.compression != "") {
 				return usagef("--format %s: --flat and --compression are for an ACI", o.format)
 			}
+			if o.signature && (o.format != "aci" || o.flat || o.compression != "" || args[1] == "-") {
+				return usagef("--signature: is of an ACI as it came, in a file")
+			}
 			return c.eachImage(cmd.Context(), args[:1], func(h *host, img *image.Image) error {
 				if o.format != "aci" {
 					return c.exportOCI(cmd.Context(), h, img, o.format, args[1])
@@ -57,6 +61,9 @@ func newImageExportCommand(c *cli) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if o.signature {
+					return c.exportSigned(cmd.Context(), h, img, args[1], write)
+				}
 				return c.writeACI(args[1], write)
 			})
 		},
@@ -64,6 +71,7 @@ func newImageExportCommand(c *cli) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&o.format, "format", "aci", "`FORMAT`: "+strings.Join(exportFormats, ", "))
 	f.BoolVar(&o.flat, "flat", false, "the whole root as it is rendered, without dependencies and pathWhitelist")
+	f.BoolVar(&o.signature, "signature", false, "write the signature with which it came, too, to FILE.asc")
 	f.StringVar(&o.compression, "compression", "", "compress an ACI with `NAME`: gzip, xz, none (default: as it came; written anew, image.compression)")
 	return cmd
 }
@@ -103,6 +111,27 @@ func (c *cli) exporter(ctx context.Context, h *host, img *image.Image, o exportO
 	return func(w io.Writer) error {
 		return packRoot(ctx, h, img, w, raw, aci.PackOptions{Latest: latest, Compression: compression})
 	}, nil
+}
+
+// exportSigned writes an image, and the signature with which it came beside it.
+func (c *cli) exportSigned(ctx context.Context, h *host, img *image.Image, path string, write func(io.Writer) error) error {
+	if img.Signature == nil {
+		return fmt.Errorf("%s: it came without a signature; 'jetpack image sign FILE' makes one", img.Name())
+	}
+	flat, err := madeOfOCI(ctx, h, img)
+	if err != nil {
+		return err
+	}
+	if flat {
+		return fmt.Errorf("%s: it is made of an OCI image and so not written as it came: its signature fits no more; leave out --signature", img.Name())
+	}
+	if err := c.writeACI(path, write); err != nil {
+		return err
+	}
+	return writeOut(path+".asc", func(w io.Writer) error {
+		_, err := io.WriteString(w, img.Signature.Armored)
+		return err
+	})
 }
 
 // madeOfOCI tells whether an image is an OCI image or depends on one, of which others would
