@@ -69,7 +69,8 @@ keep() { # ID [DISK]
 		*) echo "taking away what is left of $old"; take_away "${old#"$prefix"}" || exit 1 ;;
 		esac
 	done
-	if [ -z "$lives" ]; then # limits of pods are nobody's then
+	# Limits of pods are nobody's when there is neither another run nor a pod.
+	if [ -z "$lives" ] && ! jls name 2>/dev/null | grep -q '^jetpack-'; then
 		rctl 2>/dev/null | grep -E '^(jail:jetpack-|loginclass:jp-)' | while read -r rule; do rctl -r "$rule"; done
 	fi
 	dir=$prefix$id
