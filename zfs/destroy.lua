@@ -30,15 +30,17 @@ for snapshot in zfs.list.snapshots(tree) do
     table.insert(snapshots, snapshot)
 end
 if clones then return "clones" end
+-- That it is mounted shows before a snapshot is gone only in this: with snapshots it cannot
+-- be destroyed, mounted or not. One of them is its seal, for which a full pool has no room.
+if zfs.check.rollback(tree) == EBUSY then return "busy" end
+destroyed, err = {}, 0
 for _, snapshot in ipairs(snapshots) do
     err = zfs.sync.destroy(snapshot)
-    if err ~= 0 then return err end
+    if err ~= 0 then break end
+    table.insert(destroyed, snapshot)
 end
-err = zfs.sync.destroy(tree)
-if err == EBUSY then
-    -- It is mounted somewhere, which shows only now. One of the snapshots is its seal.
-    for _, snapshot in ipairs(snapshots) do zfs.sync.snapshot(snapshot) end
-    return "busy"
-end
-if err ~= 0 then return err end
-return "done"
+if err == 0 then err = zfs.sync.destroy(tree) end
+if err == 0 then return "done" end
+for _, snapshot in ipairs(destroyed) do zfs.sync.snapshot(snapshot) end
+if err == EBUSY then return "busy" end
+return err

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/jetpack-run/jetpack/internal/storage"
 	"github.com/jetpack-run/jetpack/internal/storage/storagetest"
 	"github.com/jetpack-run/jetpack/internal/testenv"
@@ -121,6 +123,30 @@ func (p *place) Vanish(t *testing.T) {
 
 func TestConformance(t *testing.T) {
 	storagetest.Run(t, func(t *testing.T) storage.Driver { return open(t) })
+}
+
+// A sealed tree that is mounted elsewhere, not by its snapshot, is refused with its seal
+// untouched: made anew, it would be another, and on a full pool none.
+func TestDestroyKeepsSeal(t *testing.T) {
+	d := open(t)
+	ctx := t.Context()
+	do(t, d.Create(ctx, "images/a", storage.Options{}))
+	elsewhere := t.TempDir()
+	do(t, attach(d.fs("images/a"), elsewhere, false))
+	do(t, d.Seal(ctx, "images/a"))
+	seal := func() string {
+		t.Helper()
+		return zfs(t, "get", "-H", "-o", "value", "guid", d.fs("images/a")+sealSuffix)
+	}
+	before := seal()
+	if err := d.tryRemove(ctx, "images/a", false); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("destroyed while it is mounted elsewhere: %v", err)
+	}
+	if after := seal(); after != before {
+		t.Errorf("the seal was %s, and is %s", before, after)
+	}
+	do(t, detach(elsewhere))
+	do(t, d.Destroy(ctx, "images/a"))
 }
 
 func TestPrepareDestroy(t *testing.T) {
