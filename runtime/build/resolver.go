@@ -65,7 +65,7 @@ func (r *resolver) restore(dir string, l layer.Limits) (err error) {
 	defer func() { err = errors.Join(err, root.Close()) }()
 	is, err := root.Lstat(resolvConf)
 	if err != nil || is.Mode != r.hosts.Mode || is.Ctim != r.hosts.Ctim {
-		return nil //nolint:nilerr // what cannot be looked at is the build's
+		return nil // what cannot be looked at is the build's, too
 	}
 	etc, err := root.Resolve(path.Dir(resolvConf)) // which the build may have moved
 	if err != nil {
