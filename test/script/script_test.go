@@ -41,6 +41,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"github.com/jetpack-run/jetpack/image/aci"
 	"github.com/jetpack-run/jetpack/image/aci/acitest"
@@ -95,12 +96,21 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// condition is true for [zfs] when that keeps the trees.
+// condition is true for [zfs] when that keeps the trees, and for [attributes] when the
+// scripts' directories have extended ones, which UFS1, and tmpfs on FreeBSD, do not.
 func condition(name string) (bool, error) {
-	if name != "zfs" {
-		return false, fmt.Errorf("no condition %q", name)
+	switch name {
+	case "zfs":
+		return os.Getenv("JETPACK_TEST_ZFS") != "", nil
+	case "attributes":
+		f, err := os.CreateTemp("", "")
+		if err != nil {
+			return false, err
+		}
+		has := unix.Lsetxattr(f.Name(), "user.probe", nil, 0) == nil
+		return has, errors.Join(f.Close(), os.Remove(f.Name()))
 	}
-	return os.Getenv("JETPACK_TEST_ZFS") != "", nil
+	return false, fmt.Errorf("no condition %q", name)
 }
 
 // noInterfaces fails the test when a pod has left a bridge in the network namespace of
