@@ -231,18 +231,11 @@ func (s *summary) add(name string, a answer) {
 	s.imports += 2
 }
 
+// measured is how often a case that took too much is tried: other tests run beside it,
+// and time and the garbage collector's leftovers are as much theirs as its own.
+const measured = 3
+
 func runCase(t *testing.T, o order, slow float64) (string, answer) {
-	var a answer
-	if err := call(t.Context(), importProcess, o, &a); err != nil {
-		t.Error(err)
-	}
-	for _, p := range a.Problems {
-		t.Error(p)
-	}
-	t.Logf("%d+%d MiB, %s: %s", a.Self>>10, a.Child>>10, a.Slowest, a.Refusal)
-	if m := a.Self + a.Child; m > maxMemory && !raceDetector {
-		t.Errorf("took %d MiB, %d of them in its child", m>>10, a.Child>>10)
-	}
 	limit := time.Duration(slow * float64(maxTime))
 	if slow > emulated { // some things are much slower there than others
 		limit *= 4
@@ -253,10 +246,28 @@ func runCase(t *testing.T, o order, slow float64) (string, answer) {
 	case o.Swap: // which takes a processor for itself
 		limit *= 4
 	}
-	if a.Slowest > limit && o.Limits == small {
-		t.Errorf("took %s", a.Slowest)
+	for n := 1; ; n++ {
+		var a answer
+		if err := call(t.Context(), importProcess, o, &a); err != nil {
+			t.Error(err)
+		}
+		for _, p := range a.Problems {
+			t.Error(p)
+		}
+		t.Logf("%d+%d MiB, %s: %s", a.Self>>10, a.Child>>10, a.Slowest, a.Refusal)
+		large := a.Self+a.Child > maxMemory && !raceDetector
+		late := a.Slowest > limit && o.Limits == small
+		if n < measured && !t.Failed() && (large || late) {
+			continue
+		}
+		if large {
+			t.Errorf("took %d MiB, %d of them in its child", (a.Self+a.Child)>>10, a.Child>>10)
+		}
+		if late {
+			t.Errorf("took %s", a.Slowest)
+		}
+		return t.Name(), a
 	}
-	return t.Name(), a
 }
 
 // call has a process of its own answer a request.
