@@ -5,7 +5,6 @@ package hostile
 import (
 	"bytes"
 	"context"
-	"crypto/sha512"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -15,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -33,25 +31,6 @@ const (
 	maxTime   = 5 * time.Second
 )
 
-// slowness is how many times longer than a machine that the limits are for this one
-// takes, at least 1: emulated ones need ten times as long.
-func slowness(t *testing.T, dir string) float64 {
-	t.Helper()
-	const usual = 250 * time.Millisecond
-	begin := time.Now()
-	hash := sha512.New()
-	for i := range 2000 {
-		name := filepath.Join(dir, strconv.Itoa(i))
-		must(t, os.WriteFile(name, nil, 0o600))
-		must(t, os.Remove(name))
-		hash.Write(make([]byte, 16<<10))
-	}
-	return max(1, float64(time.Since(begin))/float64(usual))
-}
-
-// emulated is a slowness of machines that are not just busy.
-const emulated = 4
-
 // raceDetector: memory is several times what it would be, and time, too.
 var raceDetector bool
 
@@ -68,15 +47,15 @@ func TestCorpus(t *testing.T) {
 	testenv.Root(t)
 	h := host{filepath.Join(t.TempDir(), "base")}
 	must(t, os.Mkdir(h.base, 0o755))
-	inMemory(t, h.base)
+	testenv.InMemory(t, h.base)
 	useZFS(t)
 	must(t, os.Mkdir(filepath.Join(h.base, filesDir), 0o755))
 	makeCanary(t, h)
 	must(t, call(t.Context(), buildProcess, h.base, new(int)))
-	slow := slowness(t, h.base)
+	slow := testenv.Slowness(t, h.base)
 	if *every == 0 {
 		*every = 1
-		if slow > emulated {
+		if slow > testenv.Emulated {
 			*every = int(slow)
 		}
 	}
@@ -237,7 +216,7 @@ const measured = 3
 
 func runCase(t *testing.T, o order, slow float64) (string, answer) {
 	limit := time.Duration(slow * float64(maxTime))
-	if slow > emulated { // some things are much slower there than others
+	if slow > testenv.Emulated { // some things are much slower there than others
 		limit *= 4
 	}
 	switch {

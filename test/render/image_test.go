@@ -100,6 +100,16 @@ func (w *world) unmountAll() {
 	}
 }
 
+// scratch gives a directory that lasts as long as the test. It is in memory, because on
+// a disk this is what takes most of the time.
+func scratch(t testing.TB) string {
+	t.Helper()
+	testenv.Root(t)
+	dir := t.TempDir()
+	testenv.InMemory(t, dir)
+	return dir
+}
+
 var limits = layer.Limits{MaxBytes: 1 << 30, MaxEntries: 1_000_000}
 
 // load imports an image whose dependencies are there.

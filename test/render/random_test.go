@@ -10,18 +10,25 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jetpack-run/jetpack/internal/testenv"
 )
 
 var (
-	seeds     = flag.Int("seeds", 0, "random cases for each driver (0: 200 for plaindir, 40 for others)")
+	seeds     = flag.Int("seeds", 0, "random cases for each driver (0: 200 for plaindir, 40 for others, fewer on machines that are slow)")
 	firstSeed = flag.Int("seed", 0, "the first one of them")
 )
 
 func TestRandom(t *testing.T) {
+	slow := testenv.Slowness(t, scratch(t))
 	onEachBackend(t, func(t *testing.T, b backend) {
 		n := *seeds
 		if n == 0 {
 			n = b.seeds
+			if slow > testenv.Emulated {
+				n /= int(slow)
+			}
+			t.Logf("%d cases", n)
 		}
 		for seed := *firstSeed; seed < *firstSeed+n; seed++ {
 			t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
