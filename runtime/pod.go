@@ -313,7 +313,12 @@ func (r *Runtime) flock(ctx context.Context, id string) (*flock.Flock, error) {
 		ok, err := l.TryLock()
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return nil, r.lockless(id)
+			// What removes a pod takes its lock before its directory.
+			if err := r.lockless(id); errors.Is(err, ErrNotFound) || deadline.Err() != nil {
+				return nil, errors.Join(ctx.Err(), err)
+			}
+			time.Sleep(lockPoll)
+			continue
 		case err != nil:
 			return nil, errors.Join(fmt.Errorf("lock pod %s: %w", id, err), l.Close())
 		case ok:

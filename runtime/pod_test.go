@@ -241,6 +241,26 @@ func TestLock(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("its lock is gone, and its directory not yet", func(t *testing.T) {
+		p, err := h.Prepare(t.Context(), h.probes(t, "exit 0"), noNetwork, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(h.podDir(p.UUID), lockFile)); err != nil {
+			t.Fatal(err)
+		}
+		var removal sync.WaitGroup
+		removal.Go(func() {
+			time.Sleep(5 * lockPoll)
+			if err := p.Remove(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		if _, err := h.Lock(t.Context(), p.UUID); !errors.Is(err, ErrNotFound) {
+			t.Error(err)
+		}
+		removal.Wait()
+	})
 	t.Run("removed while waited for", func(t *testing.T) {
 		p, err := h.Prepare(t.Context(), h.probes(t, "exit 0"), noNetwork, false)
 		if err != nil {
