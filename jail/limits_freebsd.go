@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/jetpack-run/jetpack/internal/sandbox"
+	"github.com/jetpack-run/jetpack/internal/self"
 )
 
 // Of sys/procctl.h and sys/cpuset.h.
@@ -204,6 +205,10 @@ func launchMain(order io.Reader) error {
 // startLaunch starts a process through a launch and returns once it executes the program.
 // attr is for the launch: its files and its session.
 func startLaunch(l launch, attr *os.ProcAttr) (_ *os.Process, err error) {
+	program, err := self.Path(launchName)
+	if err != nil {
+		return nil, err
+	}
 	report, theirReport, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -217,7 +222,7 @@ func startLaunch(l launch, attr *os.ProcAttr) (_ *os.Process, err error) {
 	sys.Jail, sys.Chroot, sys.Credential = 0, "", nil
 	own.Dir, own.Env, own.Sys = "/", []string{}, &sys // nothing of the app's is to steer it
 	own.Files = slices.Concat(attr.Files, []*os.File{theirReport, theirOrder})
-	process, err := os.StartProcess(reexec.Self(), []string{launchName, strconv.Itoa(len(attr.Files))}, &own)
+	process, err := os.StartProcess(program, []string{launchName, strconv.Itoa(len(attr.Files))}, &own)
 	if err := errors.Join(err, theirReport.Close(), theirOrder.Close()); err != nil {
 		return nil, errors.Join(err, order.Close())
 	}

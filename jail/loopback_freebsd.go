@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/jetpack-run/jetpack/internal/network"
+	"github.com/jetpack-run/jetpack/internal/self"
 )
 
 // loopbackName is the program's name as the process that turns a jail's loopback
@@ -45,12 +46,12 @@ func loopback(args []string) error {
 // upLoopback turns on the loopback interface of a jail with its own network. The
 // program must call reexec.Init first thing in its main.
 func upLoopback(jid int) error {
-	self, err := os.Executable()
+	program, err := self.Path(loopbackName)
 	if err != nil {
 		return err
 	}
 	var stderr bytes.Buffer
-	cmd := exec.Command(self) //nolint:noctx // it ends by itself
+	cmd := exec.Command(program) //nolint:noctx // it ends by itself
 	cmd.Args = []string{loopbackName, strconv.Itoa(jid)}
 	cmd.Env, cmd.Dir, cmd.Stderr = []string{}, "/", &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/jetpack-run/jetpack/internal/config"
 	"github.com/jetpack-run/jetpack/internal/descriptors"
+	"github.com/jetpack-run/jetpack/internal/self"
 	"github.com/jetpack-run/jetpack/mds"
 	"github.com/jetpack-run/jetpack/runtime"
 )
@@ -92,6 +93,10 @@ func (c *cli) spawnMDS(ctx context.Context) (_ string, err error) {
 	if err != nil {
 		return "", err
 	}
+	program, err := self.Path(mdsName)
+	if err != nil {
+		return "", err
+	}
 	order, theirOrder, err := os.Pipe()
 	if err != nil {
 		return "", err
@@ -101,7 +106,7 @@ func (c *cli) spawnMDS(ctx context.Context) (_ string, err error) {
 		return "", errors.Join(err, order.Close(), theirOrder.Close())
 	}
 	defer func() { err = errors.Join(err, answer.Close()) }()
-	cmd := exec.Command(reexec.Self()) //nolint:noctx // it is to live longer
+	cmd := exec.Command(program) //nolint:noctx // it is to live longer
 	cmd.Args = []string{mdsName}
 	cmd.Dir = "/"
 	cmd.Env = []string{}

@@ -50,6 +50,3 @@ func onAllThreads(call, a, b uintptr) error {
 	}
 	return nil
 }
-
-// executable is what this process runs, even if that has been replaced on disk.
-func executable() (string, error) { return "/proc/self/exe", nil }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jetpack-run/jetpack/internal/self"
 )
 
 var (
@@ -80,13 +82,13 @@ func startChild(ctx context.Context, rootfs string) (*process, error) {
 	}
 	defer closeAll(theirOut)
 
-	self, err := executable()
+	program, err := self.Path(childName)
 	if err != nil {
 		closeAll(in, out)
 		return nil, err
 	}
 	p := &process{in: in, out: out}
-	p.cmd = exec.CommandContext(ctx, self)
+	p.cmd = exec.CommandContext(ctx, program)
 	p.cmd.Args = []string{childName}
 	p.cmd.Dir = "/"
 	// Without TZ, printing a time would read the time zone of the image.
