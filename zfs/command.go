@@ -100,7 +100,8 @@ type process struct {
 }
 
 func start(command string, args ...string) (*process, error) {
-	p := &process{cmd: exec.Command(command, args...)} //nolint:gosec,noctx // no shell, names are checked; see finish
+	p := &process{cmd: exec.Command(program(command), args...)} //nolint:gosec,noctx // no shell, names are checked; see finish
+	p.cmd.Args[0] = command
 	p.cmd.Env = append(os.Environ(), "LC_ALL=C")
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // no signals from our terminal

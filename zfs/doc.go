@@ -21,7 +21,8 @@
 // go-zfs is used off that path, where its second command after each change and its
 // want of a context do no harm: to find, adopt and make the root dataset and the
 // kinds, and to seal. The rest runs zfs(8) through run, where alone its messages are
-// interpreted.
+// interpreted. On FreeBSD that is the base system's static /rescue/zfs, if PATH leads to
+// /sbin/zfs: its libraries are most of what takes zfs(8) so long to start.
 //
 // Diff walks both trees rather than read "zfs diff", which names a file with several
 // hard links once, a touched directory as changed, and needs both mounted as well.
