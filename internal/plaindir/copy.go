@@ -88,7 +88,11 @@ func (c *copier) dir(dst, src string) error {
 // mknod makes a fifo, device or socket like the one described by st. The type of
 // a device number depends on the system.
 func mknod[D int | uint64](call func(path string, mode uint32, dev D) error, path string, st *syscall.Stat_t) error {
-	if err := call(path, uint32(st.Mode), D(st.Rdev)); err != nil {
+	var dev D
+	if t := st.Mode & syscall.S_IFMT; t == syscall.S_IFCHR || t == syscall.S_IFBLK {
+		dev = D(st.Rdev) // others have any on FreeBSD's tmpfs(5), and may have none in mknod(2)
+	}
+	if err := call(path, uint32(st.Mode), dev); err != nil {
 		return &os.PathError{Op: "mknod", Path: path, Err: err}
 	}
 	return nil
