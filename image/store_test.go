@@ -411,9 +411,9 @@ func TestFind(t *testing.T) {
 		{"example.com/noarch:2", "66666666", nil},
 		{"deadbeef", "77777777", nil}, // a name goes before a prefix
 		{"sha512-deadbeef", "deadbeef", nil},
-		{"", "", manifest.ErrInvalid},
-		{"../../etc", "", manifest.ErrInvalid},
-		{"example.com/app:", "", manifest.ErrInvalid},
+		{"", "", manifest.ErrBadRef},
+		{"../../etc", "", manifest.ErrBadRef},
+		{"example.com/app:", "", manifest.ErrBadRef},
 	}
 	for _, tt := range tests {
 		t.Run(fmt.Sprintf("%.60q", tt.name), func(t *testing.T) {

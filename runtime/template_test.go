@@ -52,7 +52,7 @@ func TestTemplate(t *testing.T) {
 		{"bad name", AppRequest{Name: "a_b"}, "", ErrInvalid},
 		{"upper case", AppRequest{Name: "A"}, "", ErrInvalid},
 		{"no such image", AppRequest{Image: "example.com/none"}, "", image.ErrNotFound},
-		{"malformed image", AppRequest{Image: "a b"}, "", manifest.ErrInvalid},
+		{"malformed image", AppRequest{Image: "a b"}, "", manifest.ErrBadRef},
 		{"arguments for nothing", AppRequest{Image: "example.com/data", Args: []string{"a"}}, "", ErrInvalid},
 		{"command for an image without app", AppRequest{Image: "example.com/data", Exec: "/bin/probe"},
 			`{"exec":["/bin/probe"],"user":"0","group":"0"}`, nil},

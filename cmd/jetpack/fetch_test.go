@@ -27,7 +27,7 @@ func TestParseName(t *testing.T) {
 		"/app":                         "is a location",
 		"https://example.com/app":      "is a location",
 		"-":                            "is a location",
-		"No Name":                      "not an AC Identifier",
+		"No Name":                      `invalid image name "No Name": not an AC Identifier`,
 	} {
 		_, err := parseName(name)
 		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || exitCode(err, false) != exitUsage) {

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,6 +10,9 @@ import (
 
 	"github.com/appc/spec/schema"
 )
+
+// ErrBadRef is wrapped by every refusal of what a user calls an image.
+var ErrBadRef = errors.New("invalid image name")
 
 // Ref is an image as a user names it.
 type Ref struct {
@@ -18,15 +22,15 @@ type Ref struct {
 
 // ParseRef reads NAME[:VERSION][,LABEL=VALUE]… (the "app string" of appc
 // tools). Values are not empty and hold none of ",:=" and no control character.
-// Errors: ErrInvalid.
+// Errors: ErrBadRef.
 func ParseRef(s string) (Ref, error) {
 	refuse := func(format string, args ...any) (Ref, error) {
-		return Ref{}, invalid(fmt.Sprintf("image name %.200q", s), format, args...)
+		return Ref{}, fmt.Errorf("%w %.200q: %s", ErrBadRef, s, fmt.Sprintf(format, args...))
 	}
 	parts := strings.Split(s, ",")
 	name, version, versioned := strings.Cut(parts[0], ":")
 	if err := checkIdentifier("name", name); err != nil {
-		return refuse("not an AC Identifier: %.200q", name)
+		return refuse("not an AC Identifier (lower case, digits, - . _ ~ /)")
 	}
 	labels := parts[1:]
 	if versioned {

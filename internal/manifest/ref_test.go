@@ -44,7 +44,7 @@ func TestParseRefRefuses(t *testing.T) {
 		"a,os=x\ny", "a:\x1b[2J", "a,os=b:c", "a b", "sha512-" + strings.Repeat("A", 128),
 	} {
 		t.Run(s, func(t *testing.T) {
-			if ref, err := ParseRef(s); !errors.Is(err, ErrInvalid) {
+			if ref, err := ParseRef(s); !errors.Is(err, ErrBadRef) {
 				t.Errorf("got %+v, %v", ref, err)
 			}
 		})
