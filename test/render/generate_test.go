@@ -51,8 +51,8 @@ func (g generator) generate(t testing.TB) []*spec {
 }
 
 // many is for few cases that are large.
-func many(r *rand.Rand) generator {
-	return generator{r, 20, func() int { return 2000 }, "abcdefghijkl", 5, 6, 40, 10}
+func many(r *rand.Rand, images int) generator {
+	return generator{r, images, func() int { return 2000 }, "abcdefghijkl", 5, 6, 40, 10}
 }
 
 func (g generator) chance(percent int) bool { return g.IntN(100) < percent }
