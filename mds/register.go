@@ -20,8 +20,9 @@ type reply struct {
 	Listen []netip.AddrPort `json:"listen,omitempty"` // where the service answers
 }
 
-// maxRegistration is the time that a connection may take to say what pod it is.
-const maxRegistration = 10 * time.Second
+// maxRegistration is the time that it may take to say what pod a connection is, and to be
+// answered: hosts that start dozens of pods at once have kept others waiting for 10 s.
+const maxRegistration = time.Minute
 
 // AcceptPods takes registrations from a listener until that is closed, and then ends
 // those that there are. It says that the service answers at the addresses of listen. The
@@ -100,7 +101,7 @@ type Registration struct {
 // Dial connects to the socket of the service.
 type Dial func(ctx context.Context) (net.Conn, error)
 
-// Register makes a pod known until Close. Errors: ErrRefused, those of dial.
+// Register makes a pod known until Close. Errors: ErrRefused, those of dial and ctx.
 func Register(ctx context.Context, dial Dial, p Pod) (*Registration, error) {
 	c, listen, err := connect(ctx, dial, p)
 	if err != nil {
@@ -181,6 +182,12 @@ func connect(ctx context.Context, dial Dial, p Pod) (_ net.Conn, listen []netip.
 	if err := c.SetDeadline(time.Now().Add(maxRegistration)); err != nil {
 		return nil, nil, err
 	}
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(0, 0)) }) // Decode tells
+	defer func() {
+		if !stop() {
+			err = ctx.Err()
+		}
+	}()
 	if err := json.NewEncoder(c).Encode(p); err != nil {
 		return nil, nil, fmt.Errorf("register pod %s: %w", p.UUID, err)
 	}

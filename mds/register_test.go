@@ -109,6 +109,25 @@ func TestRegisterAfterEnd(t *testing.T) {
 	r.Close() // with nobody there
 }
 
+// A service that hangs holds nobody up who does not want to wait.
+func TestInterruptedRegistration(t *testing.T) {
+	socket := socketPath(t)
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	began := time.Now()
+	if _, err := Register(ctx, dialing(socket), podA()); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(began); took > maxRegistration/2 {
+		t.Errorf("it took %v", took)
+	}
+}
+
 func TestRefusedRegistration(t *testing.T) {
 	socket := socketPath(t)
 	s, stop := listening(t, socket)
